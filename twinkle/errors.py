@@ -1,0 +1,60 @@
+"""Every error that twinkle raises on purpose; each message says what, where, the offending value and the likely fix.
+
+    TwinkleError
+    ├── ConfigError          a setting that cannot work (also ValueError)
+    ├── DataError            a data file or row that cannot be used (also ValueError)
+    ├── ModelNotFoundError   a model id that leads to no folder (also ValueError)
+    ├── AdapterError         an adapter that is unknown or does not fit its model (also ValueError)
+    ├── RewardError          a reward function that failed on a sample
+    ├── WeightSyncError      sampler and trainer do not hold the same weights
+    ├── CheckpointError      a checkpoint that cannot be written or read
+    └── RunError             a run that cannot start or continue
+
+The first four are mistakes in what a person asked for (exit code 2); the others are failures at run time (exit code 1).
+"""
+
+
+class TwinkleError(Exception):
+    """Base of every error that twinkle raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(TwinkleError, ValueError):
+    """A setting that cannot work: names the field, its value and what would be accepted."""
+
+    exit_code = 2
+
+
+class DataError(TwinkleError, ValueError):
+    """A data file or row that cannot be used: names file, line and column."""
+
+    exit_code = 2
+
+
+class ModelNotFoundError(TwinkleError, ValueError):
+    """A model id that leads to no folder with a model in it."""
+
+    exit_code = 2
+
+
+class AdapterError(TwinkleError, ValueError):
+    """An adapter that is unknown, or does not fit the model it is added to."""
+
+    exit_code = 2
+
+
+class RewardError(TwinkleError):
+    """A reward function raised, or returned something that is no finite number."""
+
+
+class WeightSyncError(TwinkleError, RuntimeError):
+    """Sampler and trainer do not hold the same weights, or a sample bears a version nobody published."""
+
+
+class CheckpointError(TwinkleError, RuntimeError):
+    """A checkpoint that cannot be written or read."""
+
+
+class RunError(TwinkleError, RuntimeError):
+    """A run that cannot start or continue."""
