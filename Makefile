@@ -1,0 +1,60 @@
+# Every target sets up what it needs in .venv; nothing but Python 3.11-3.13 and make has to be there before.
+#   make run            train the quickstart (ARGS="loop.steps=50" passes overrides)
+#   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
+#   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
+#   make constraints    resolve the pinned versions   make clean           remove .venv and caches; runs/ stays
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: run test test-learning check bench constraints clean
+.DELETE_ON_ERROR:
+
+run: $(VENV)/.run
+	$(BIN)/twinkle-train experiment=quickstart $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-learning: $(VENV)/.dev
+	$(BIN)/python -m pytest -m learning -n 2 $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+constraints: $(BIN)/uv
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
+		--extra torch --extra ray --extra dev --extra wandb --extra optuna --extra operator \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints/main.txt
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/uv:
+	@test -n "$(PYTHON)" || { echo "Twinkle needs Python 3.11, 3.12 or 3.13; none was found. Name one: make run PYTHON=/path/to/python3.12"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) -m venv failed: on Debian and Ubuntu install python3-venv."; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
+	@echo "Installing torch and friends into $(VENV) (once; some minutes on a slow line) ..."
+	$(INSTALL) --editable '.[torch]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv
+	@echo "Installing everything the tests need into $(VENV) (once) ..."
+	$(INSTALL) --editable '.[torch,ray,dev]'
+	@touch $@ $(VENV)/.run

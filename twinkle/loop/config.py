@@ -1,0 +1,159 @@
+"""Settings of a run and of its loop; importable without torch."""
+
+from dataclasses import dataclass
+
+from twinkle.errors import ConfigError
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ConfigError(f"{name}={value} must be at least {least:g}.")
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Sizes of the synchronous loop.
+
+    Attributes:
+        steps: optimizer steps of the whole run.
+        prompts_per_step, samples_per_prompt: one step trains on their product, in rows (samples).
+        checkpoint_every: steps between checkpoints; 0 writes one only at the end and on a signal.
+        checkpoints_kept: older ones are deleted.
+        logp_tolerance: the run ends with a WeightSyncError when a sampler log-prob differs by more from the
+            trainer's; None takes 1e-4 in float32 and 0.2 in narrower types, whose kernels differ that much.
+        samples_per_step_kept: rows of each step that are written to ``samples.jsonl``.
+    """
+
+    steps: int = 200
+    prompts_per_step: int = 8
+    samples_per_prompt: int = 8
+    checkpoint_every: int = 50
+    checkpoints_kept: int = 2
+    logp_tolerance: float | None = None
+    samples_per_step_kept: int = 2
+
+    @property
+    def rows_per_step(self) -> int:
+        """Samples of one step: one partition of the queue."""
+        return self.prompts_per_step * self.samples_per_prompt
+
+    def validate(self) -> None:
+        """Raise ConfigError for sizes that cannot work."""
+        for name in ("steps", "prompts_per_step", "samples_per_prompt", "checkpoints_kept"):
+            _at_least(f"loop.{name}", getattr(self, name), 1)
+        for name in ("checkpoint_every", "samples_per_step_kept"):
+            _at_least(f"loop.{name}", getattr(self, name), 0)
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """Reward on held-out prompts: always before and after the run, and every ``every`` steps (0 = not between)."""
+
+    every: int = 0
+    prompts: int = 64
+
+    def validate(self) -> None:
+        """Raise ConfigError for sizes that cannot work."""
+        _at_least("eval.every", self.every, 0)
+        _at_least("eval.prompts", self.prompts, 1)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lies and how it starts.
+
+    Attributes:
+        name: last part of the run folder's name.
+        root: folder that holds the run folders.
+        seed: the run's one seed: data, initialisation of LoRA, sampling.
+        resume: ``off``, ``auto`` (the newest unfinished run of the same configuration, else a new one) or a folder.
+        dry_run: print the configuration with derived sizes and a memory estimate, and stop.
+        debug: let exceptions show their tracebacks.
+    """
+
+    name: str = "run"
+    root: str = "runs"
+    seed: int = 0
+    resume: str = "off"
+    dry_run: bool = False
+    debug: bool = False
+
+    def validate(self) -> None:
+        """Raise ConfigError for a name that is no file name or a negative seed."""
+        if not self.name or "/" in self.name:
+            raise ConfigError(f"run.name={self.name!r} becomes part of a folder's name: use letters, digits, - and _.")
+        _at_least("run.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class QueueConfig:
+    """The queue between the loop's tasks.
+
+    Attributes:
+        lease_s: seconds after which rows of a silent worker go back to their task.
+        timeout_s: deadline of every wait; the error then says which rows were missing and why.
+    """
+
+    lease_s: float = 600.0
+    timeout_s: float = 300.0
+
+    def validate(self) -> None:
+        """Raise ConfigError for a duration that is not positive."""
+        for name in ("lease_s", "timeout_s"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"queue.{name}={getattr(self, name)} must be above 0 seconds.")
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Ranks of the trainer. In local mode they take turns in one process: each fetches its own slice by
+    ``sampler_params``, and the gradient is that of one rank to 1e-6."""
+
+    trainer_dp: int = 1
+
+    def validate(self) -> None:
+        """Raise ConfigError for a mesh without ranks."""
+        _at_least("mesh.trainer_dp", self.trainer_dp, 1)
+
+
+@dataclass(frozen=True)
+class InfraConfig:
+    """The machines.
+
+    Attributes:
+        mode: ``local``, this process and the queue's.
+        threads: torch threads; 0 leaves it to torch. Models below some millions of parameters are fastest with 1.
+    """
+
+    mode: str = "local"
+    threads: int = 0
+
+    def validate(self) -> None:
+        """Raise ConfigError for a mode that this version does not have."""
+        if self.mode != "local":
+            raise ConfigError(f"infra.mode={self.mode!r} is unknown; this version runs the loop with infra=local.")
+        _at_least("infra.threads", self.threads, 0)
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Where figures go besides ``metrics.jsonl``.
+
+    Attributes:
+        port: Prometheus endpoint with /metrics and /readyz; 0 = off.
+        host: address that it listens on.
+        tensorboard: write event files to ``<run folder>/tensorboard``.
+        wandb: send figures to Weights & Biases (extra ``wandb``).
+        wandb_project: its project.
+    """
+
+    port: int = 0
+    host: str = "127.0.0.1"
+    tensorboard: bool = True
+    wandb: bool = False
+    wandb_project: str = "twinkle"
+
+    def validate(self) -> None:
+        """Raise ConfigError for a number that is no port."""
+        if not 0 <= self.port <= 65535:
+            raise ConfigError(f"metrics.port={self.port} is no port: 0 (off) to 65535.")

@@ -1,0 +1,95 @@
+"""The report: one HTML file without a single link outside, and the reward curve as a picture."""
+
+import time
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+from twinkle import __version__
+from twinkle.loop.plots import SMALL, png, reward_figure, small_figure, svg
+from twinkle.loop.records import read_rows
+
+SAMPLES_SHOWN = 8
+CONTENTS = {
+    "adapter": "the trained LoRA adapter, in the PEFT format",
+    "model": "the trained model, in the transformers format",
+    "base_model": "the small model that this run made and started from",
+    "metrics.jsonl": "the figures of every step, one JSON object a line",
+    "samples.jsonl": "some of the samples that were trained on",
+    "evals.jsonl": "responses to the held-out prompts",
+    "config.yaml": "the resolved configuration",
+    "checkpoints": "what run.resume continues from",
+    "tensorboard": "event files: tensorboard --logdir",
+    "reward.png": "the curve above as a picture",
+}
+
+
+def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], steps: int) -> Path:
+    """Write ``reward.png`` and ``report.html`` from what the run folder holds; returns the report's path.
+
+    Args:
+        folder: the run folder.
+        title: the run's name.
+        plan: label and value of what was planned, as shown at the start.
+        steps: how many steps the whole run has.
+    """
+    rows, evals = read_rows(folder / "metrics.jsonl"), read_rows(folder / "evals.jsonl")
+    done = rows[-1]["step"] if rows else 0
+    curve = reward_figure(rows, evals)
+    png(curve, folder / "reward.png")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        files("twinkle.loop").joinpath("report.html.j2").read_text()
+    )
+    config = folder / "config.yaml"
+    html = page.render(
+        title=title,
+        finished=done >= steps,
+        status="finished" if done >= steps else f"stopped at step {done} of {steps}",
+        lead=" · ".join(f"{label}: {value}" for label, value in plan),
+        tiles=_tiles(rows, evals),
+        reward_svg=svg(curve),
+        pairs=_pairs(evals),
+        after_label=f"Step {evals[-1]['step']}" if evals else "",
+        small_svgs=[svg(small_figure(rows, name)) for name in SMALL if rows and name in rows[0]],
+        files=[{"name": name, "what": what} for name, what in CONTENTS.items() if (folder / name).exists()],
+        config=config.read_text() if config.exists() else "",
+        package_version=__version__,
+        made=time.strftime("%Y-%m-%d %H:%M"),
+    )
+    path = folder / "report.html"
+    path.write_text(html)
+    return path
+
+
+def _tiles(rows: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    tiles = []
+    if evals:
+        tiles.append({"value": f"{evals[-1]['reward_mean']:.3f}", "label": f"held-out reward, step {evals[-1]['step']}"})
+        tiles.append({"value": f"{evals[0]['reward_mean']:.3f}", "label": "held-out reward before"})
+    if rows:
+        seconds = sum(row["seconds"] for row in rows)
+        tokens = sum(row["tokens_per_s"] * row["seconds"] for row in rows)
+        tiles += [
+            {"value": f"{rows[-1]['step']:,}", "label": "steps"},
+            {"value": _duration(seconds), "label": "in the training loop"},
+            {"value": f"{tokens / max(seconds, 1e-9):,.0f}", "label": "tokens per second"},
+            {"value": f"{max(row['logp_diff_max'] for row in rows):.1e}", "label": "largest log-prob gap"},
+        ]
+    return tiles
+
+
+def _pairs(evals: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    if len(evals) < 2:
+        return []
+    both = zip(evals[0]["samples"], evals[-1]["samples"], strict=True)
+    pairs = [{"prompt": old["prompt"], "answer": old["answer"], "before": old, "after": new} for old, new in both]
+    return pairs[:SAMPLES_SHOWN]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

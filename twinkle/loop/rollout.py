@@ -1,0 +1,125 @@
+"""Task ``rollout``: prompts become responses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from transfer_queue import TransferQueueClient
+from twinkle.data.base import PromptRow, PromptSource
+from twinkle.data_format import SampledSequence, SamplingParams, Trajectory
+from twinkle.errors import WeightSyncError
+from twinkle.loop.weight_sync import PolicySampler
+
+PROMPT_FIELDS = ["prompt", "answer", "sample_id", "seed"]
+
+
+def trajectory_of(prompt: str | list[dict[str, str]]) -> Trajectory:
+    """A prompt as the messages that a template renders: text is one message of the user."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return {"messages": messages}
+
+
+def prompt_seed(run_seed: int, index: int) -> int:
+    """The seed of the run's ``index``-th prompt: keyed by what is sampled, never by when or where."""
+    return int(np.random.SeedSequence([run_seed, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class PromptFeeder:
+    """Puts the prompts of a step into the queue, each once for every sample that it is to get."""
+
+    client: TransferQueueClient
+    source: PromptSource
+    samples_per_prompt: int
+    seed: int
+
+    def feed(self, step: int, cursor: int, count: int) -> int:
+        """Put ``count`` prompts as the rows of partition ``step``; returns the cursor behind them.
+
+        Rows of one prompt lie side by side, so the queue forms whole groups of them.
+        """
+        rows = self.source.draw(cursor, count)
+        n = self.samples_per_prompt
+        fields = {
+            "prompt": [row.prompt for row in rows for _ in range(n)],
+            "answer": [row.answer for row in rows for _ in range(n)],
+            "sample_id": torch.arange(cursor * n, (cursor + count) * n),
+            "seed": torch.tensor([prompt_seed(self.seed, cursor + i) for i in range(count) for _ in range(n)]),
+        }
+        self.client.put(fields, global_step=step)
+        return cursor + count
+
+
+@dataclass
+class RolloutWorker:
+    """Takes whole groups of prompts, samples a response for each row, and stamps it with version and fingerprint."""
+
+    client: TransferQueueClient
+    policy: PolicySampler
+    params: SamplingParams
+    samples_per_prompt: int
+    lease_s: float
+    timeout_s: float
+
+    def work(self, step: int, rows: int) -> int:
+        """Serve ``rows`` rows of partition ``step``; returns how many tokens were sampled."""
+        meta = self.client.get_meta(
+            PROMPT_FIELDS,
+            batch_size=rows,
+            global_step=step,
+            task_name="rollout",
+            get_n_samples=True,
+            lease_s=self.lease_s,
+            timeout_s=self.timeout_s,
+        )
+        data = self.client.get_data(meta)
+        order = np.argsort(data["sample_id"].numpy(), kind="stable")
+        firsts = order[:: self.samples_per_prompt]
+        prompts, seeds = list(data["prompt"]), data["seed"].tolist()
+        sequences, prompt_ids = self.sample([prompts[i] for i in firsts], [seeds[i] for i in firsts])
+        self.client.put(self._fields(sequences, prompt_ids, order), metadata=meta)
+        self.client.ack(meta)
+        return sum(len(sequence.tokens) for sequence in sequences)
+
+    def sample(
+        self, prompts: Sequence[str | list[dict[str, str]]], seeds: Sequence[int]
+    ) -> tuple[list[SampledSequence], list[list[int]]]:
+        """``samples_per_prompt`` sequences for each prompt, prompt-major, and the ids of each prompt."""
+        features = [self.policy.sampler.template.encode(trajectory_of(prompt)) for prompt in prompts]
+        response = self.policy.sampler.sample(
+            features,
+            [replace(self.params, seed=seed) for seed in seeds],
+            self.policy.adapter_name,
+            num_samples=self.samples_per_prompt,
+        )
+        return list(response.sequences), [list(feature["input_ids"]) for feature in features]
+
+    def _fields(
+        self, sequences: list[SampledSequence], prompt_ids: list[list[int]], order: np.ndarray[Any, Any]
+    ) -> dict[str, Any]:
+        """The fields in the order of the rows that were fetched; ``order[k]`` is the row of sequence k."""
+        version = self.policy.version
+        if version is None:
+            raise WeightSyncError("A rollout worker was asked to sample before it received any weights: publish first.")
+        place = np.argsort(order)
+        rows = [sequences[k] for k in place]
+        return {
+            "prompt_ids": [torch.tensor(prompt_ids[k // self.samples_per_prompt]) for k in place],
+            "response_ids": [torch.tensor(row.tokens) for row in rows],
+            "response": [row.text for row in rows],
+            "stop_reason": [row.stop_reason for row in rows],
+            "sampler_logprobs": [torch.tensor(row.sampler_logprobs) for row in rows],
+            "version": torch.tensor([version] * len(rows)),
+            "fingerprint": [self.policy.fingerprint] * len(rows),
+        }
+
+
+def evaluate(worker: RolloutWorker, rows: Sequence[PromptRow], seed: int) -> list[tuple[PromptRow, SampledSequence]]:
+    """One response for each held-out prompt, at the training temperature, with seeds of its own; not through the
+    queue, because nothing trains on them."""
+    single = replace(worker, samples_per_prompt=1)
+    sequences, _ = single.sample([row.prompt for row in rows], [prompt_seed(seed, -i % 2**31) for i in range(len(rows))])
+    return list(zip(rows, sequences, strict=True))

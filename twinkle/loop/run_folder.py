@@ -1,0 +1,184 @@
+"""The run folder: where everything of one run lies, who may write to it, and which one ``resume`` means."""
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from twinkle.errors import ConfigError, RunError
+
+STARTED = "run.json"
+RESULT = "result.json"
+
+
+class RunFolder:
+    """One run's folder, locked by this process until ``close``.
+
+    Holds ``run.json`` (digest of the configuration, lineage), ``config.yaml``, ``metrics.jsonl``, ``samples.jsonl``,
+    ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``, ``adapter/`` or ``model/``, and at the end
+    ``result.json``: a folder without it is unfinished.
+    """
+
+    def __init__(self, path: Path, lock: int, *, lineage: int):
+        self.path = path
+        self.lineage = lineage
+        self._lock = lock
+
+    @property
+    def resumed(self) -> bool:
+        """Whether an earlier process began this run."""
+        return self.lineage > 0
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run wrote its result."""
+        return (self.path / RESULT).exists()
+
+    def close(self) -> None:
+        """Let another process continue this run."""
+        os.close(self._lock)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace ``path`` by ``value`` in one rename: a reader sees the old document or the new one."""
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("w") as file:
+        json.dump(value, file, indent=1, sort_keys=True)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in ``path``; RunError naming the file when it is none."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise RunError(f"{path} holds {type(value).__name__}, not an object.")
+    return value
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What two runs must share for one to continue the other: ``digest`` of everything but the number of steps."""
+
+    name: str
+    digest: str
+    steps: int
+
+
+def new_run(root: Path, identity: RunIdentity) -> RunFolder:
+    """Make ``<root>/<time>-<name>`` and point ``<root>/latest`` at it.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
+    stem = f"{time.strftime('%Y%m%d-%H%M%S')}-{identity.name}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        path = _unused(root, stem)
+        lock = _lock(path)
+        write_json(path / STARTED, {**asdict(identity), "lineage": 0})
+        _point_latest(root, path)
+    except OSError as error:
+        raise ConfigError(
+            f"run.root={str(root)!r} cannot be written ({error.strerror}): choose a folder of yours with run.root=PATH."
+        ) from error
+    return RunFolder(path, lock, lineage=0)
+
+
+def find_run(root: Path, resume: str, identity: RunIdentity) -> RunFolder | None:
+    """The locked folder that ``resume`` means, or None when a new one is to be made.
+
+    ``auto`` takes the newest unfinished folder under ``root`` of the same identity that no process holds.
+    A folder by name must exist, be free and bear the same digest; it may be given more steps than it had.
+    Each resume opens a new lineage.
+    """
+    if resume == "off":
+        return None
+    if resume == "auto":
+        return next((run for path in _newest_first(root) if (run := _continue_if_ours(path, identity))), None)
+    return _continue_named(Path(resume), root, identity)
+
+
+def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
+    if not (path / STARTED).exists():
+        raise ConfigError(
+            f"run.resume={str(path)!r} is no run folder (it has no {STARTED}). Use off, auto or a folder under {root}."
+        )
+    started = read_json(path / STARTED)
+    if started.get("digest") != identity.digest:
+        raise ConfigError(
+            f"run.resume={str(path)!r} was started with another configuration (digest {started.get('digest')}, now "
+            f"{identity.digest}): compare {path / 'config.yaml'} with what --cfg job prints."
+        )
+    if (path / RESULT).exists() and started.get("steps", 0) >= identity.steps:
+        raise ConfigError(
+            f"run.resume={str(path)!r} is finished ({started.get('steps')} steps): raise loop.steps above that to train on."
+        )
+    run = _continue(path, started, identity)
+    if run is None:
+        raise RunError(f"{path} is in use by another process: wait for its end or start a new run.")
+    return run
+
+
+def _continue_if_ours(path: Path, identity: RunIdentity) -> RunFolder | None:
+    started = read_json(path / STARTED)
+    same = (started.get("digest"), started.get("steps")) == (identity.digest, identity.steps)
+    return _continue(path, started, identity) if same and not (path / RESULT).exists() else None
+
+
+def _continue(path: Path, started: dict[str, Any], identity: RunIdentity) -> RunFolder | None:
+    try:
+        run = RunFolder(path.resolve(), _lock(path), lineage=started["lineage"] + 1)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}).") from error
+    (run / RESULT).unlink(missing_ok=True)
+    write_json(run / STARTED, {**asdict(identity), "lineage": run.lineage})
+    return run
+
+
+def _newest_first(root: Path) -> Iterator[Path]:
+    folders = [path for path in root.glob("*") if (path / STARTED).exists() and not path.is_symlink()]
+    yield from sorted(folders, key=lambda path: path.name, reverse=True)
+
+
+def _unused(root: Path, stem: str) -> Path:
+    number = 0
+    while True:
+        path = root / (stem if not number else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+            continue
+        return path.resolve()
+
+
+def _lock(path: Path) -> int:
+    handle = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _point_latest(root: Path, path: Path) -> None:
+    draft = root / f".latest-{os.getpid()}"
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(path.name)
+    draft.replace(root / "latest")

@@ -1,0 +1,47 @@
+"""Settings of generation; importable without torch."""
+
+from dataclasses import dataclass, field
+
+from twinkle.errors import ConfigError
+
+ENGINES = ("torch",)
+
+
+@dataclass(frozen=True)
+class SamplerConfig:
+    """How responses are drawn. The trainer divides logits by the same ``temperature``.
+
+    Attributes:
+        engine: ``torch``, plain PyTorch over any Hugging Face causal model.
+        max_tokens: longest response, in tokens.
+        temperature: > 0; sampling needs a distribution to differentiate.
+        top_p, top_k: only 1.0 and -1 (off) while training: a truncated distribution is not the policy that is trained.
+        stop, stop_token_ids: where a response ends besides the model's end-of-sequence token.
+        ignore_eos: keep sampling past the end-of-sequence token, so that every response has ``max_tokens`` tokens.
+    """
+
+    engine: str = "torch"
+    max_tokens: int = 64
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = -1
+    stop: list[str] = field(default_factory=list)
+    stop_token_ids: list[int] = field(default_factory=list)
+    ignore_eos: bool = False
+
+    def validate(self) -> None:
+        """Raise ConfigError for a value with which training cannot be right."""
+        if self.engine not in ENGINES:
+            raise ConfigError(f"sampler.engine={self.engine!r} is unknown; this version has: {', '.join(ENGINES)}.")
+        if self.max_tokens < 1:
+            raise ConfigError(f"sampler.max_tokens={self.max_tokens} must be at least 1.")
+        if not self.temperature > 0:
+            raise ConfigError(
+                f"sampler.temperature={self.temperature} must be above 0: greedy responses are all alike, "
+                "so no group of them carries a signal. Use 1.0."
+            )
+        if self.top_p != 1.0 or self.top_k != -1:
+            raise ConfigError(
+                f"sampler.top_p={self.top_p}, sampler.top_k={self.top_k}: training needs the whole distribution, because "
+                "the log-probs of a truncated one belong to another policy. Set top_p=1.0 and top_k=-1."
+            )
