@@ -54,6 +54,10 @@ class Template:
         """The text of token ids, without special tokens."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
+    def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[str]:
+        """The text of each sequence, as ``decode`` gives it."""
+        return [str(text) for text in self.tokenizer.batch_decode(list(map(list, sequences)), skip_special_tokens=True)]
+
     def _segments(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
         """Growing renderings, each a prefix of the next, with whether what it adds is an assistant's answer."""
         segments: list[tuple[str, bool]] = []

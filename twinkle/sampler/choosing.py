@@ -1,0 +1,164 @@
+"""From logits to tokens: pure functions on tensors. R = rows, V = vocabulary, all probabilities in float64."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from twinkle.data_format import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One token per row: its id, its raw log-probability, and that under the distribution sampled from."""
+
+    tokens_R: Tensor
+    logprobs_R: Tensor
+    sampler_logprobs_R: Tensor
+    raw_logp_RV: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class RowControls:
+    """SamplingParams of the rows of a batch as tensors; None where no row uses a control."""
+
+    temperature_R: Tensor | None
+    greedy_R: Tensor | None
+    top_k_R: Tensor | None
+    top_p_R: Tensor | None
+    all_greedy: bool
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], device: torch.device) -> "RowControls":
+        """The controls of rows with these parameters."""
+
+        def tensor(values: list[float] | list[int] | list[bool], dtype: torch.dtype, off: float) -> Tensor | None:
+            return None if all(value == off for value in values) else torch.tensor(values, dtype=dtype, device=device)
+
+        never = 2**62
+        return cls(
+            temperature_R=tensor([p.temperature or 1.0 for p in params], torch.float64, 1.0),
+            greedy_R=tensor([p.is_greedy for p in params], torch.bool, False),
+            top_k_R=tensor([p.top_k if p.top_k > 0 else never for p in params], torch.int64, never),
+            top_p_R=tensor([p.top_p for p in params], torch.float64, 1.0),
+            all_greedy=all(p.is_greedy for p in params),
+        )
+
+    def select(self, rows: Tensor) -> "RowControls":
+        """The controls of a part of the rows."""
+
+        def part(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[rows]
+
+        return RowControls(
+            part(self.temperature_R), part(self.greedy_R), part(self.top_k_R), part(self.top_p_R), self.all_greedy
+        )
+
+
+def choose(logits_RV: Tensor, controls: RowControls, uniforms_R: Tensor, forbidden_RV: Tensor | None) -> Choice:
+    """One token per row, by the inverse of the cumulative distribution at the given uniform numbers in [0, 1).
+
+    Order: forbidden tokens, temperature, top-k, top-p. Greedy rows take the most probable token that is not forbidden.
+    """
+    raw_logp_RV = torch.log_softmax(logits_RV.double(), dim=-1)
+    logp_RV = raw_logp_RV if controls.all_greedy else sampling_logprobs(raw_logp_RV, controls, forbidden_RV)
+    if controls.all_greedy:
+        tokens_R = _most_probable(raw_logp_RV, forbidden_RV)
+        sampler_logprobs_R = torch.zeros_like(uniforms_R)
+    else:
+        tokens_R = inverse_cdf(logp_RV.exp(), uniforms_R)
+        if controls.greedy_R is not None:
+            tokens_R = torch.where(controls.greedy_R, _most_probable(raw_logp_RV, forbidden_RV), tokens_R)
+        sampler_logprobs_R = _at(logp_RV, tokens_R)
+        if controls.greedy_R is not None:
+            sampler_logprobs_R = sampler_logprobs_R.masked_fill(controls.greedy_R, 0.0)
+    return Choice(tokens_R, _at(raw_logp_RV, tokens_R), sampler_logprobs_R, raw_logp_RV)
+
+
+def sampling_logprobs(raw_logp_RV: Tensor, controls: RowControls, forbidden_RV: Tensor | None) -> Tensor:
+    """Log-probabilities of the distribution that rows are sampled from; -inf where a token cannot be drawn."""
+    scores_RV = raw_logp_RV
+    if forbidden_RV is not None:
+        scores_RV = scores_RV.masked_fill(forbidden_RV, -math.inf)
+    if controls.temperature_R is not None:
+        # From the maximum, so that a tiny temperature overflows to -inf and never to inf - inf.
+        scores_RV = (scores_RV - scores_RV.amax(-1, keepdim=True)) / controls.temperature_R[:, None]
+    if controls.top_k_R is not None or controls.top_p_R is not None:
+        scores_RV = _keep_top(scores_RV, controls.top_k_R, controls.top_p_R)
+    return raw_logp_RV if scores_RV is raw_logp_RV else torch.log_softmax(scores_RV, dim=-1)
+
+
+def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
+    """The first token whose cumulative probability exceeds the uniform number; never one of probability zero."""
+    cdf_RV = probabilities_RV.cumsum(-1).masked_fill_(probabilities_RV == 0, -1.0)
+    total_R = cdf_RV.amax(-1)
+    # u < 1 may round up to the total, which no token exceeds.
+    target_R = torch.minimum(uniforms_R * total_R, torch.nextafter(total_R, torch.zeros_like(total_R)))
+    return (cdf_RV > target_R[:, None]).to(torch.uint8).argmax(-1)
+
+
+def _keep_top(scores_RV: Tensor, top_k_R: Tensor | None, top_p_R: Tensor | None) -> Tensor:
+    """-inf for what top-k, then top-p, leave out; of equal scores the lower token id ranks higher."""
+    sorted_RV, order_RV = scores_RV.sort(dim=-1, descending=True, stable=True)
+    if top_k_R is not None:
+        rank_V = torch.arange(scores_RV.shape[-1], device=scores_RV.device)
+        sorted_RV = sorted_RV.masked_fill(rank_V >= top_k_R[:, None], -math.inf)
+    if top_p_R is not None:
+        probabilities_RV = torch.softmax(sorted_RV, dim=-1)
+        before_RV = probabilities_RV.cumsum(-1) - probabilities_RV
+        outside_RV = (before_RV >= top_p_R[:, None]) & (top_p_R[:, None] < 1)
+        outside_RV[:, 0] = False
+        sorted_RV = sorted_RV.masked_fill(outside_RV, -math.inf)
+    return torch.empty_like(sorted_RV).scatter_(-1, order_RV, sorted_RV)
+
+
+def _most_probable(raw_logp_RV: Tensor, forbidden_RV: Tensor | None) -> Tensor:
+    scores_RV = raw_logp_RV if forbidden_RV is None else raw_logp_RV.masked_fill(forbidden_RV, -math.inf)
+    return scores_RV.argmax(-1)
+
+
+def _at(values_RV: Tensor, tokens_R: Tensor) -> Tensor:
+    return values_RV.gather(-1, tokens_R[:, None]).squeeze(-1)
+
+
+class Forbidden:
+    """Which tokens each row may not draw: those not allowed, and those that would end it before min_tokens."""
+
+    def __init__(
+        self,
+        params: Sequence[SamplingParams],
+        ending_ids: Sequence[Sequence[int]],
+        vocab_size: int,
+        device: torch.device,
+    ) -> None:
+        self._never_RV: Tensor | None = None
+        self._ending_RV: Tensor | None = None
+        self._min_tokens_R = torch.tensor([p.min_tokens for p in params], device=device)
+        self._longest_minimum = max(p.min_tokens for p in params)
+        if any(p.allowed_token_ids is not None for p in params):
+            self._never_RV = ~torch.stack([_members(p.allowed_token_ids, vocab_size, device) for p in params])
+        if self._longest_minimum > 0:
+            self._ending_RV = torch.stack([_members(ids, vocab_size, device) for ids in ending_ids])
+
+    def at(self, token: int) -> Tensor | None:
+        """The mask [R, V] of forbidden tokens at a position; None when nothing is forbidden."""
+        if self._ending_RV is None or token >= self._longest_minimum:
+            return self._never_RV
+        early_RV = self._ending_RV & (self._min_tokens_R > token)[:, None]
+        return early_RV if self._never_RV is None else early_RV | self._never_RV
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows only, in this order."""
+        self._min_tokens_R = self._min_tokens_R[rows]
+        self._never_RV = None if self._never_RV is None else self._never_RV[rows]
+        self._ending_RV = None if self._ending_RV is None else self._ending_RV[rows]
+
+
+def _members(ids: Iterable[int] | None, vocab_size: int, device: torch.device) -> Tensor:
+    if ids is None:
+        return torch.ones(vocab_size, dtype=torch.bool, device=device)
+    members_V = torch.zeros(vocab_size, dtype=torch.bool, device=device)
+    members_V[torch.tensor(list(ids), dtype=torch.long, device=device)] = True
+    return members_V
