@@ -1,0 +1,101 @@
+"""DP groups: one reservation per (task, step, dp_group_id), one slice of it per rank, consumed by everybody's vote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from transfer_queue.errors import DPGroupError
+from transfer_queue.ledger.lease import Lease
+from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.request import Want
+from transfer_queue.ledger.view import Rows
+
+Key = tuple[str, int | None, str | int]
+
+
+def key_of(want: Want) -> Key:
+    assert want.dp is not None
+    return (want.task, want.step, want.dp.group_id)
+
+
+@dataclass(slots=True, eq=False)
+class Reservation:
+    """`batch_size * dp_size` rows taken together under one lease, of which rank r has slice r."""
+
+    want: Want
+    rows: Rows
+    lease: Lease
+    complete: bool = False
+
+    def slice(self, rank: int) -> Rows:
+        """The rows of one rank."""
+        size = self.want.batch_size
+        return self.rows[rank * size : (rank + 1) * size]
+
+    def check_agrees(self, want: Want) -> None:
+        """`DPGroupError` naming both values unless this rank asks for what the first rank asked for."""
+        assert self.want.dp is not None
+        assert want.dp is not None
+        pairs = (
+            ("dp_size", self.want.dp.size, want.dp.size),
+            ("batch_size", self.want.batch_size, want.batch_size),
+            ("data_fields", list(self.want.fields), list(want.fields)),
+            ("get_n_samples", self.want.whole_groups, want.whole_groups),
+            ("a lease", self.want.lease_s is not None, want.lease_s is not None),
+        )
+        for name, first, now in pairs:
+            if first != now:
+                raise DPGroupError(
+                    f"dp_rank {want.dp.rank} of dp_group_id {want.dp.group_id!r} (task {want.task!r}, step {want.step})"
+                    f" asks for {name}={now!r}, but dp_rank {self.want.dp.rank} asked for {name}={first!r}: "
+                    "all ranks must agree"
+                )
+        if self.complete:
+            raise DPGroupError(
+                f"dp_group_id {want.dp.group_id!r} of task {want.task!r}, step {want.step} is complete: every rank "
+                "consumed its rows; use a new dp_group_id"
+            )
+
+
+class Reservations:
+    """The reservations of all alive partitions; a complete one is remembered until its partition is cleared."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Reservation] = {}
+        self._by_lease: dict[int, Reservation] = {}
+        self._completed: Counter[tuple[str, int | None]] = Counter()
+
+    def find(self, want: Want) -> Reservation | None:
+        """The reservation that this rank belongs to, if an earlier rank made it."""
+        return self._by_key.get(key_of(want)) if want.dp is not None else None
+
+    def of_lease(self, lease_id: int) -> Reservation | None:
+        return self._by_lease.get(lease_id)
+
+    def completed(self, task: str, step: int | None) -> int:
+        """How many reservations every rank has completed there; the next one's default id."""
+        return self._completed[task, step]
+
+    def add(self, want: Want, rows: Rows, lease: Lease) -> Reservation:
+        reservation = Reservation(want, rows, lease)
+        self._by_key[key_of(want)] = self._by_lease[lease.id] = reservation
+        return reservation
+
+    def complete(self, reservation: Reservation) -> None:
+        """Every rank has voted: the id is used up."""
+        reservation.complete = True
+        self._completed[reservation.want.task, reservation.want.step] += 1
+
+    def forget(self, reservation: Reservation) -> None:
+        """The rows went back: the same id may begin again, with new votes."""
+        del self._by_key[key_of(reservation.want)]
+        del self._by_lease[reservation.lease.id]
+
+    def forget_partition(self, partition: Partition) -> None:
+        """Everything that refers to a partition that is cleared."""
+        for reservation in list(self._by_key.values()):
+            if any(part is partition for part, _ in reservation.lease.parts):
+                self.forget(reservation)
+        for key in [key for key in self._completed if key[1] == partition.step]:
+            del self._completed[key]

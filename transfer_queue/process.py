@@ -1,0 +1,96 @@
+"""The controller's own process: `python -m transfer_queue.process`, started by `TransferQueueController.start`.
+
+Its orders come as one line of JSON on stdin; its answer, one line on stdout, is the address or the error. Then stdin
+stays open: when it closes, the parent is gone, however it died, and the controller goes too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+from typing import Any
+
+import msgspec
+
+from transfer_queue.errors import TransferQueueError
+from transfer_queue.ledger import QueueShape
+from transfer_queue.samplers.registry import SamplerRegistry
+from transfer_queue.samplers.travel import SamplerSpec, build
+from transfer_queue.server import Server
+from transfer_queue.socket_directory import SocketDirectory
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What the process is started with."""
+
+    shape: QueueShape
+    sampler: SamplerSpec | None
+    task_samplers: dict[str, SamplerSpec]
+    sampler_timeout_s: float
+    sys_path: list[str]
+
+
+def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) -> SamplerRegistry:
+    """A registry with these samplers, checked against the sizes of the queue."""
+    registry = SamplerRegistry(shape)
+    if default is not None:
+        registry.register(default)
+    for task, sampler in task_samplers.items():
+        registry.register(sampler, task)
+    return registry
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _allow_many_clients()
+    orders = msgspec.json.decode(_first_line(), type=Orders)
+    sys.path[:] = list(dict.fromkeys([*sys.path, *orders.sys_path]))
+    try:
+        default = build(orders.sampler) if orders.sampler is not None else None
+        tasks = {task: build(spec) for task, spec in orders.task_samplers.items()}
+        registry = registry_of(orders.shape, default, tasks)
+    except TransferQueueError as error:
+        _answer({"error": [type(error).__name__, str(error), error.details]})
+        return 2
+    directory = SocketDirectory()
+    try:
+        server = Server(orders.shape, registry, directory.endpoint, sampler_timeout_s=orders.sampler_timeout_s)
+        signal.signal(signal.SIGTERM, lambda *_: server.stop())
+        _answer({"endpoint": directory.endpoint, "pid": os.getpid(), "directory": str(directory.path)})
+        server.run(watched=sys.stdin.fileno())
+    finally:
+        directory.remove()
+    return 0
+
+
+def _first_line() -> bytes:
+    """The line of orders, and not a byte more: what follows belongs to the loop."""
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        byte = os.read(sys.stdin.fileno(), 65536)
+        if not byte:
+            raise SystemExit(0)  # the parent died before it gave its orders
+        line += byte
+    return bytes(line)
+
+
+def _answer(answer: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a sampler's print must not fill the parent's pipe
+
+
+def _allow_many_clients() -> None:
+    """Every connection is a file descriptor, and libzmq aborts the process when there are none left."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+if __name__ == "__main__":
+    # Threads of custom samplers that hang are daemons; nothing has to be waited for.
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""Custom samplers: each runs on a copy of one partition, in a thread of its own, one call at a time."""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer_queue.errors import SamplerError
+from transfer_queue.ledger import Want
+from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.view import FREE
+from transfer_queue.samplers.base import BaseSampler
+from transfer_queue.samplers.registry import Choice
+
+Outcome = list[int] | SamplerError
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A copy of one partition as one task sees it; indices are rows of the partition."""
+
+    want: Want
+    choice: Choice
+    group_size: int
+    version: int
+    rows: list[int]
+    takeable: frozenset[int]
+    produced: NDArray[np.bool_]
+    taken: NDArray[np.bool_]
+    columns: dict[str, int]
+
+    @classmethod
+    def of(cls, partition: Partition, want: Want, choice: Choice) -> Offer:
+        taken = partition.task(want.task).state != FREE
+        columns = {field: column for column, field in enumerate(partition.fields)}
+        produced = np.zeros((partition.capacity, len(columns)), dtype=np.bool_)
+        for field, column in columns.items():
+            produced[:, column] = partition.fields[field]
+        takeable = np.flatnonzero(partition.view(want.task, want.fields, 1).ready).tolist()
+        rows = np.flatnonzero(partition.exists).tolist()
+        size = partition.group_size
+        return cls(want, choice, size, partition.version, rows, frozenset(takeable), produced, taken, columns)
+
+    def ask(self, sampler: BaseSampler) -> list[int]:
+        """What the sampler chooses; runs in the sampler's thread. Raises whatever the sampler raises."""
+        extra = {"get_n_samples": self.choice.whole_groups, "num_n_samples": self.group_size, **self.choice.params}
+        produced, taken = as_tensors(self.produced, self.taken)
+        fields = list(self.want.fields)
+        ready = sampler.filter_ready_indices(list(self.rows), produced, taken, fields, dict(self.columns), **extra)
+        chosen = sampler.sample(list(ready), self.want.needed, **extra)
+        return self.checked(sampler, [int(i) for i in ready], [int(i) for i in chosen])
+
+    def checked(self, sampler: BaseSampler, ready: list[int], chosen: list[int]) -> list[int]:
+        """`chosen`, or a `SamplerError` that says what is wrong with it."""
+        wrong = self._fault(ready, chosen)
+        if wrong:
+            raise SamplerError(f"sampler {sampler!r} of task {self.want.task!r} {wrong}; nothing was taken")
+        return chosen
+
+    def _fault(self, ready: list[int], chosen: list[int]) -> str:
+        twice = [index for index, count in Counter(chosen).items() if count > 1]
+        if twice:
+            return f"returned index {twice[0]} twice"
+        if len(chosen) > self.want.needed:
+            return f"returned {len(chosen)} indices where {self.want.needed} were asked for"
+        offered = set(ready)
+        for index in chosen:
+            if index not in offered:
+                return f"returned index {index}, which was not offered to it"
+            if index not in self.takeable:
+                return f"offered row {index}, which does not exist, is taken or lacks one of {list(self.want.fields)}"
+        if self.choice.whole_groups and len(chosen) == self.want.needed:
+            size = self.want.batch_size
+            for start in range(0, len(chosen), size):
+                groups = Counter(index // self.group_size for index in chosen[start : start + size])
+                partial = [group for group, count in groups.items() if count != self.group_size]
+                if partial:
+                    return f"returned {groups[partial[0]]} of the {self.group_size} rows of group {partial[0]}"
+        return ""
+
+
+def as_tensors(*arrays: NDArray[np.bool_]) -> tuple[Any, ...]:
+    """The arrays as torch tensors where torch is installed, as they are otherwise."""
+    if importlib.util.find_spec("torch") is None:
+        return arrays
+    import torch
+
+    return tuple(torch.from_numpy(array) for array in arrays)
+
+
+class SamplerThread:
+    """Runs one custom sampler; `busy_since` is the time at which the call now under way began, or None."""
+
+    def __init__(self, sampler: BaseSampler) -> None:
+        self.sampler = sampler
+        self.busy = False
+        self.busy_since: float | None = None
+        self._work: queue.SimpleQueue[tuple[Offer, Callable[[Outcome], None]]] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self, offer: Offer, done: Callable[[Outcome], None]) -> None:
+        """Ask the sampler; `done` is called from its thread. Only one call may be under way."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"sampler {self.sampler!r}", daemon=True)
+            self._thread.start()
+        self.busy = True
+        self._work.put((offer, done))
+
+    def _run(self) -> None:
+        as_tensors()
+        while True:
+            offer, done = self._work.get()
+            self.busy_since = time.monotonic()
+            outcome: Outcome
+            try:
+                outcome = offer.ask(self.sampler)
+            except SamplerError as error:
+                outcome = error
+            except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
+                where = f"sampler {self.sampler!r} of task {offer.want.task!r}"
+                outcome = SamplerError(f"{where} raised {type(error).__name__}: {error}; nothing was taken")
+            self.busy_since = None
+            done(outcome)

@@ -1,0 +1,226 @@
+"""The messages between clients and the controller: typed msgpack in the first frame, raw values in the others.
+
+Nothing that arrives is ever unpickled. A request is [header, value, value, …], a reply the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from transfer_queue.errors import ProtocolError
+from transfer_queue.ledger.explain import Explanation
+from transfer_queue.samplers.travel import SamplerSpec
+
+ITEM_SIZES = {
+    "bool": 1, "uint8": 1, "int8": 1, "uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8,
+    "float16": 2, "bfloat16": 2, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16, "complex32": 4,
+    "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
+}  # fmt: skip
+"""Bytes of one number, by the name that NumPy and torch share."""
+
+OBJECT = "object"
+"""The dtype of strings, bytes and JSON-like values; each row is a msgpack document of its own."""
+
+
+class Column(msgspec.Struct, array_like=True, frozen=True):
+    """One field of some rows; its values are one frame: the rows' bytes one after the other.
+
+    `shapes` holds one shape for all rows, or one per row where they differ; `sizes` the bytes of each object.
+    """
+
+    name: str
+    dtype: str
+    shapes: list[tuple[int, ...]]
+    sizes: list[int] = []
+
+
+class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
+    """New rows (`indexes` empty), or more fields of rows that exist."""
+
+    rows: int
+    columns: list[Column]
+    indexes: list[int] = []
+    lease: int | None = None
+    step: int | None = None
+    group_ids: list[str | int] | None = None
+    timeout_s: float = 300.0
+
+
+class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
+    task: str
+    fields: list[str]
+    batch_size: int
+    step: int | None
+    get_n_samples: bool
+    params: dict[str, Any] | None
+    lease_s: float | None
+    timeout_s: float
+
+
+class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
+    indexes: list[int]
+    fields: list[str]
+
+
+class Ack(msgspec.Struct, tag="ack", array_like=True, frozen=True):
+    lease: int
+    dp_rank: int | None = None
+
+
+class Release(msgspec.Struct, tag="release", array_like=True, frozen=True):
+    lease: int
+
+
+class Extend(msgspec.Struct, tag="extend", array_like=True, frozen=True):
+    lease: int
+    seconds: float
+
+
+class Drop(msgspec.Struct, tag="drop", array_like=True, frozen=True):
+    lease: int
+    reason: str
+
+
+class Clear(msgspec.Struct, tag="clear", array_like=True, frozen=True):
+    step: int
+    force: bool = False
+
+
+class Why(msgspec.Struct, tag="why", array_like=True, frozen=True):
+    task: str
+
+
+class GetStats(msgspec.Struct, tag="stats", array_like=True, frozen=True):
+    pass
+
+
+class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, frozen=True):
+    """`everyone`: through the controller, for every caller; otherwise for the client that asks."""
+
+    task: str
+    spec: SamplerSpec
+    everyone: bool = False
+
+
+Body = Put | GetMeta | GetData | Ack | Release | Extend | Drop | Clear | Why | GetStats | RegisterSampler
+
+
+class Request(msgspec.Struct, array_like=True, frozen=True):
+    """`sequence` grows with each request of a connection; the reply bears the same."""
+
+    sequence: int
+    client: str
+    body: Body
+
+
+class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
+    """Rows that were put or taken; `steps` and `group_ids` are parallel to `indexes`."""
+
+    indexes: list[int]
+    steps: list[int]
+    group_ids: list[str | int]
+    lease: int | None = None
+    dp_rank: int | None = None
+
+
+class Values(msgspec.Struct, tag="values", array_like=True, frozen=True):
+    columns: list[Column]
+
+
+class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):
+    """The request was carried out; for `clear`, `changed` says whether the step was alive."""
+
+    changed: bool = True
+
+
+class Explained(msgspec.Struct, tag="explained", array_like=True, frozen=True):
+    explanation: Explanation
+
+
+class TaskStats(msgspec.Struct, frozen=True):
+    """Rows of the alive partitions as one task sees them; `is_ready`: its latest request could be served now."""
+
+    produced: int
+    ready: int
+    leased: int
+    consumed: int
+    dropped: dict[str, int]
+    not_ready: dict[str, int]
+    is_ready: bool
+    waiting: int
+    consumed_total: int
+
+
+class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
+    """Counts of a queue; `partitions` are the steps alive, `stored_bytes` the bytes of all values."""
+
+    tasks: dict[str, TaskStats]
+    partitions: list[int]
+    leases: int
+    waiting_producers: int
+    stored_bytes: int
+    rows_put_total: int
+
+
+class Failure(msgspec.Struct, tag="failure", array_like=True, frozen=True):
+    """An error of `transfer_queue.errors` by name."""
+
+    name: str
+    message: str
+    details: dict[str, Any]
+
+
+ReplyBody = Rows | Values | Done | Explained | Stats | Failure
+
+
+class Reply(msgspec.Struct, array_like=True, frozen=True):
+    sequence: int
+    body: ReplyBody
+
+
+_encoder = msgspec.msgpack.Encoder()
+_requests = msgspec.msgpack.Decoder(Request)
+_replies = msgspec.msgpack.Decoder(Reply)
+
+encode = _encoder.encode
+
+
+def decode_request(frame: bytes) -> Request:
+    """The request in a header frame; `ProtocolError` if it is none."""
+    try:
+        return _requests.decode(frame)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"a message of {len(frame)} bytes is no request of this version: {error}") from error
+
+
+def decode_reply(frame: bytes) -> Reply:
+    """The reply in a header frame; `ProtocolError` if it is none."""
+    try:
+        return _replies.decode(frame)
+    except msgspec.DecodeError as error:
+        raise ProtocolError(f"a message of {len(frame)} bytes is no reply of this version: {error}") from error
+
+
+def row_sizes(column: Column, rows: int) -> list[int]:
+    """Bytes of each row; `ProtocolError` if the column does not describe that many rows."""
+    if column.dtype == OBJECT:
+        sizes = column.sizes
+    elif column.dtype not in ITEM_SIZES:
+        raise ProtocolError(f"field {column.name!r} has the unknown dtype {column.dtype!r}")
+    else:
+        sizes = [_bytes(shape, ITEM_SIZES[column.dtype]) for shape in column.shapes]
+        sizes = sizes * rows if len(sizes) == 1 else sizes
+    if len(sizes) != rows or any(size < 0 for size in sizes):
+        raise ProtocolError(f"field {column.name!r} describes {len(sizes)} rows, the request has {rows}")
+    return sizes
+
+
+def _bytes(shape: Sequence[int], item: int) -> int:
+    for length in shape:
+        if length < 0:
+            raise ProtocolError(f"a shape {tuple(shape)} has a negative length")
+        item *= length
+    return item
