@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from twinkle.errors import AdapterError
 from twinkle.sampler.adapter_source import AdapterSource, read_adapter, settings_of, short_key
+from twinkle.sampler.lora_layers import bind_layers
 from twinkle.sampler.weights import check_keys, check_shapes, copy_into
 
 
@@ -81,6 +82,7 @@ class Adapters:
             self._peft.base_model.set_adapter(inner_name, inference_mode=True)
         else:
             self._peft.base_model.disable_adapter_layers()
+        bind_layers(self._module, inner_name)
         self._active = inner_name
 
     def _known(self, name: str) -> _Loaded:
@@ -101,8 +103,8 @@ class Adapters:
             raise AdapterError(f"adapter {name!r} does not fit this model: {error}") from error
         self._created += 1
         self._peft.eval()
-        self._peft.base_model.disable_adapter_layers()
-        self._active = ""
+        self._active = inner_name
+        self.activate("")
         tensors = get_peft_model_state_dict(self._peft, adapter_name=inner_name, save_embedding_layers=False)
         return _Loaded(inner_name, settings, {short_key(key): tensor for key, tensor in tensors.items()})
 

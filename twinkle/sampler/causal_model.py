@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from twinkle.errors import ConfigError
+from twinkle.sampler.growing_cache import cache_for
 
 
 class CausalModel:
@@ -59,7 +60,7 @@ class CachedRows:
 
     def __init__(self, model: CausalModel, prompts: Sequence[tuple[int, ...]], max_tokens: int, min_slots: int) -> None:
         self._model = model
-        self._cache = DynamicCache(config=model.module.config)
+        self._cache = cache_for(model.module.config, max_tokens)
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: index for index, prompt in enumerate(distinct)}
         distinct += distinct[:1] * (min_slots - len(distinct))

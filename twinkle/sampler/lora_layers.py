@@ -1,0 +1,45 @@
+"""The LoRA layers of a model while one adapter, or none, is active.
+
+peft's layers answer the same questions (which adapters, merged, which variant, which dtype) at every call, which costs
+more than the arithmetic of a small model. The answers do not change between two activations, so they are given here
+once: a plain linear layer then computes exactly what peft's does, W x + b + scaling * B A x, and nothing else. Layers
+of any other kind keep peft's own forward.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from peft.tuners.lora import Linear, LoraLayer
+from torch import Tensor, nn
+from torch.nn import functional
+
+Forward = Callable[[Tensor], Tensor]
+
+
+def bind_layers(module: nn.Module, adapter: str) -> None:
+    """Let each LoRA layer compute with ``adapter`` alone, or with its base weights when that is ''."""
+    for layer in module.modules():
+        if isinstance(layer, LoraLayer):
+            layer.__dict__.pop("forward", None)
+            forward = _lean_forward(layer, adapter)
+            if forward is not None:
+                layer.__dict__["forward"] = forward
+
+
+def _lean_forward(layer: Any, adapter: str) -> Forward | None:
+    base = layer.base_layer
+    if type(layer) is not Linear or type(base) is not nn.Linear or layer.merged:
+        return None
+    if adapter not in layer.lora_A:
+        return cast(Forward, base.forward)
+    a, b = layer.lora_A[adapter], layer.lora_B[adapter]
+    if adapter in layer.lora_variant or b.bias is not None or a.weight.dtype != base.weight.dtype:
+        return None
+    scaling = layer.scaling[adapter]
+
+    def forward(x: Tensor) -> Tensor:
+        update = functional.linear(functional.linear(x, a.weight), b.weight)
+        result: Tensor = functional.linear(x, base.weight, base.bias) + update * scaling
+        return result
+
+    return forward
