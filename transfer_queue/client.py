@@ -50,6 +50,7 @@ class TransferQueueClient:
         self._call_timeout_s = call_timeout_s
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
+        self._of_parent: list[Connection] = []
         self._pid = os.getpid()
         self._closed = False
 
@@ -206,11 +207,12 @@ class TransferQueueClient:
         return reply, values
 
     def _take(self) -> Connection:
+        if self._pid != os.getpid():  # in a forked child the lock may be held for ever, and sockets are the parent's
+            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._of_parent, self._idle = self._idle, []
         with self._lock:
             if self._closed:
                 raise ConfigurationError(f"client {self.client_id!r} is closed: make a new TransferQueueClient")
-            if self._pid != os.getpid():
-                self._pid, self._idle = os.getpid(), []  # sockets of the parent must not be touched in a forked child
             if self._idle:
                 return self._idle.pop()
         return Connection(zmq.Context.instance(), self._endpoint)

@@ -15,6 +15,8 @@ from transfer_queue.errors import ControllerLostError, ControllerTimeoutError
 CONNECT_S = 2.0
 """A controller on the same machine answers a connection in microseconds; after this nobody listens."""
 
+LONGEST_SLEEP_S = 3600.0
+
 
 class Connection:
     """Not thread safe; not usable again after an error."""
@@ -50,7 +52,7 @@ class Connection:
         self._socket.send_multipart([header, *frames], copy=False)
         while True:
             left = deadline - time.monotonic()
-            events = dict(self._poller.poll(max(0, int(left * 1000) + 1)))
+            events = dict(self._poller.poll(int(1000 * min(max(left, 0.0), LONGEST_SLEEP_S)) + 1))
             if self._socket in events:
                 reply, *values = self._socket.recv_multipart()
                 answer = wire.decode_reply(reply)

@@ -63,11 +63,11 @@ class TransferQueueController:
     ) -> TransferQueueController:
         """A controller in a process of its own, reached through a unix socket; wrong arguments raise here, at once."""
         _refuse_unknown(unknown)
-        shape = QueueShape(global_batch_size, num_global_batch, num_n_samples, tuple(tasks)).validate()
+        shape = _shape(global_batch_size, num_global_batch, num_n_samples, tasks)
         default = spec_of(sampler) if sampler is not None else None
         specs = {task: spec_of(each) for task, each in (task_samplers or {}).items()}
         registry_of(shape, build(default) if default else None, {task: build(spec) for task, spec in specs.items()})
-        orders = Orders(shape, default, specs, sampler_timeout_s, [path for path in sys.path if path])
+        orders = Orders(shape, default, specs, sampler_timeout_s)
         process = subprocess.Popen(
             [sys.executable, "-m", "transfer_queue.process"],
             stdin=subprocess.PIPE,
@@ -94,7 +94,7 @@ class TransferQueueController:
         Samplers travel as actor arguments, so a lambda or a class of `__main__` will do.
         """
         _refuse_unknown(unknown)
-        shape = QueueShape(global_batch_size, num_global_batch, num_n_samples, tuple(tasks)).validate()
+        shape = _shape(global_batch_size, num_global_batch, num_n_samples, tasks)
         from transfer_queue.ray_actor import start_actor
 
         return start_actor(shape, sampler, dict(task_samplers or {}), sampler_timeout_s)
@@ -175,6 +175,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP_S)
             return
+
+
+def _shape(prompts: int, partitions: int, samples: int, tasks: Sequence[str]) -> QueueShape:
+    if isinstance(tasks, str):
+        raise ConfigurationError(f"tasks={tasks!r} is one string: give a list of names")
+    return QueueShape(prompts, partitions, samples, tuple(tasks)).validate()
 
 
 def _refuse_unknown(unknown: Mapping[str, object]) -> None:

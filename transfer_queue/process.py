@@ -1,7 +1,8 @@
 """The controller's own process: `python -m transfer_queue.process`, started by `TransferQueueController.start`.
 
 Its orders come as one line of JSON on stdin; its answer, one line on stdout, is the address or the error. Then stdin
-stays open: when it closes, the parent is gone, however it died, and the controller goes too.
+stays open: when it closes, the parent is gone, however it died, and the controller goes too. (A forked child of the
+parent may hold the pipe open, so the parent's id is watched as well.)
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ class Orders(msgspec.Struct, frozen=True):
     sampler: SamplerSpec | None
     task_samplers: dict[str, SamplerSpec]
     sampler_timeout_s: float
-    sys_path: list[str]
 
 
 def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) -> SamplerRegistry:
@@ -44,10 +44,10 @@ def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) 
 
 
 def main() -> int:
+    parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _allow_many_clients()
     orders = msgspec.json.decode(_first_line(), type=Orders)
-    sys.path[:] = list(dict.fromkeys([*sys.path, *orders.sys_path]))
     try:
         default = build(orders.sampler) if orders.sampler is not None else None
         tasks = {task: build(spec) for task, spec in orders.task_samplers.items()}
@@ -60,7 +60,7 @@ def main() -> int:
         server = Server(orders.shape, registry, directory.endpoint, sampler_timeout_s=orders.sampler_timeout_s)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         _answer({"endpoint": directory.endpoint, "pid": os.getpid(), "directory": str(directory.path)})
-        server.run(watched=sys.stdin.fileno())
+        server.run(sys.stdin.fileno(), still_wanted=lambda: os.getppid() == parent)
     finally:
         directory.remove()
     return 0
@@ -92,5 +92,4 @@ def _allow_many_clients() -> None:
 
 
 if __name__ == "__main__":
-    # Threads of custom samplers that hang are daemons; nothing has to be waited for.
     sys.exit(main())

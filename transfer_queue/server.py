@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -17,6 +18,8 @@ from transfer_queue.ledger import Ledger, QueueShape
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.service import Service
 from transfer_queue.waiting import Caller
+
+log = logging.getLogger(__name__)
 
 TICK_S = 1.0
 """The longest sleep of the loop: how soon a controller notices by itself that it is not wanted any more."""
@@ -43,8 +46,8 @@ class Server:
         ledger = Ledger(shape, time.monotonic)
         self.service = Service(ledger, registry, self._send, self.post, sampler_timeout_s)
 
-    def run(self, watched: int | None = None) -> None:
-        """Serve until `stop`, or until the file descriptor `watched` is closed at its other end."""
+    def run(self, watched: int | None = None, still_wanted: Callable[[], bool] = lambda: True) -> None:
+        """Serve until `stop`, until the file descriptor `watched` is closed at its other end, or while wanted."""
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_read, zmq.POLLIN)
@@ -60,7 +63,9 @@ class Server:
                     self._drain()
                 if watched is not None and watched in events and not os.read(watched, 4096):
                     return
-                self.service.tick()
+                self._guarded(self.service.tick)
+                if not still_wanted():
+                    return
         finally:
             self._router.close(linger=200)
             self._context.term()
@@ -98,7 +103,13 @@ class Server:
 
     def _run_posted(self) -> None:
         while not self._posted.empty():
-            self._posted.get()()
+            self._guarded(self._posted.get())
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception:
+            log.exception("work that no caller waits for failed")
 
     def _sleep_ms(self) -> int:
         deadline = self.service.next_deadline()

@@ -7,21 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from transfer_queue import wire
+from transfer_queue.custom import CustomSamplers
 from transfer_queue.errors import (
     BackPressureError,
     FieldError,
     NotReadyError,
     ProtocolError,
-    SamplerError,
     TransferQueueError,
 )
 from transfer_queue.ledger import DPPlace, Ledger, Taken, Want
 from transfer_queue.ledger.explain import EARLIER, NEVER_ASKED, Explanation, Reason, explain
-from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.limits import check_possible
+from transfer_queue.ledger.request import check_seconds
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import build
-from transfer_queue.sampling import Offer, Outcome, SamplerThread
 from transfer_queue.statistics import gather
 from transfer_queue.storage.memory import MemoryStorage
 from transfer_queue.waiting import Caller, Consumer, Line, Producer
@@ -44,9 +44,11 @@ class Service:
         self.storage = MemoryStorage(ledger.shape.capacity)
         self.line = Line()
         self.producers: list[Producer] = []
-        self._send, self._post = send, post
-        self._sampler_timeout_s = sampler_timeout_s
-        self._threads: dict[int, SamplerThread] = {}
+        self._send = send
+        self._custom = CustomSamplers(
+            ledger, self.line, sampler_timeout_s,
+            post=post, served=self._hand_over, failed=self._leave, serve=self._serve,
+        )  # fmt: skip
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
             wire.GetMeta: self._get_meta,
@@ -72,20 +74,21 @@ class Service:
             self._handlers[type(request.body)](caller, request.body, frames[1:])
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
             self._fail(caller, error)
-        self._settle()
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
         now = self.ledger.clock()
         if self.ledger.expire():
-            self._settle()
-        for consumer in [consumer for consumer in self.line.consumers if consumer.deadline <= now]:
+            self._serve()
+        self._custom.check(now)
+        late = [consumer for consumer in self.line.consumers if consumer.deadline <= now]
+        for consumer in late:
             self._time_out(consumer, now)
-        for consumer in [consumer for consumer in self.line.consumers if consumer.running]:
-            self._check_sampler(consumer)
         for producer in [producer for producer in self.producers if producer.deadline <= now]:
             self.producers.remove(producer)
             self._fail(producer.caller, BackPressureError(self._full_text(producer, now)))
+        if late:
+            self._serve()
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, or None."""
@@ -95,13 +98,12 @@ class Service:
         if lease is not None:
             times.append(lease)
         if any(consumer.running for consumer in self.line.consumers):
-            times.append(self.ledger.clock() + self._sampler_timeout_s / 10)
+            times.append(self.ledger.clock() + self._custom.timeout_s / 10)
         return min(times, default=None)
 
     def register_sampler(self, sampler: BaseSampler, task: str | None, client: str | None) -> None:
-        """Let this sampler serve the task from now on, those who wait included."""
+        """Let this sampler serve requests for the task that arrive from now on."""
         self.registry.register(sampler, task, client)
-        self._settle()
 
     # Requests
 
@@ -120,6 +122,7 @@ class Service:
             self._reply(caller, self._rows(put.indexes))
             self._serve()
             return
+        check_seconds("timeout_s", put.timeout_s)
         now = self.ledger.clock()
         producer = Producer(caller, put, cells, now, now + put.timeout_s)
         if not self._try_producer(producer):
@@ -160,6 +163,7 @@ class Service:
         self._serve()
 
     def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[bytes]) -> None:
+        check_seconds("lease_s", body.seconds)
         self.ledger.extend(body.lease, body.seconds)
         self._reply(caller, wire.Done())
 
@@ -196,6 +200,9 @@ class Service:
                     progress = True
             for consumer in list(self.line.consumers):
                 progress |= self._try_consumer(consumer)
+        for freed in self.ledger.effects:
+            self.storage.free(freed)
+        self.ledger.effects.clear()
 
     def _try_producer(self, producer: Producer) -> bool:
         put = producer.put
@@ -218,10 +225,10 @@ class Service:
         try:
             joins = self.ledger.reservations.find(want) is not None
             if not joins and self.line.ahead_of(consumer) is not None:
-                self.ledger.check_possible(want)
+                check_possible(self.ledger.shape, self.ledger.steps, want)
                 return False
             if consumer.choice.custom is not None and not joins:
-                self._ask_sampler(consumer, consumer.choice.custom)
+                self._custom.ask(consumer, consumer.choice.custom)
                 return False
             taken = self.ledger.take(want)
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
@@ -236,8 +243,8 @@ class Service:
         self.line.consumers.remove(consumer)
         rank = consumer.want.dp.rank if consumer.want.dp else None
         rows = self._rows(taken.indexes, taken.lease_id, rank)
-        if not self._reply(consumer.caller, rows) and taken.lease_id is not None:
-            self.ledger.release(taken.lease_id)
+        if not self._reply(consumer.caller, rows):
+            self.ledger.undo(consumer.want, taken)
 
     def _leave(self, consumer: Consumer, error: Exception) -> None:
         self.line.consumers.remove(consumer)
@@ -248,7 +255,6 @@ class Service:
         details = {"task": consumer.want.task, "needed": explanation.needed, "ready": explanation.ready}
         text = f"get_meta waited {now - consumer.since:.1f} s: {explanation}"
         self._leave(consumer, NotReadyError(text, details))
-        self._serve()
 
     def _full_text(self, producer: Producer, now: float) -> str:
         alive = [partition.step for partition in self.ledger.steps.in_order()]
@@ -258,57 +264,6 @@ class Service:
             f"num_global_batch={self.ledger.shape.num_global_batch} partitions are alive (steps {alive}); clear one, "
             "let its tasks consume it (with tasks=), or start the controller with a larger num_global_batch"
         )
-
-    # Custom samplers
-
-    def _ask_sampler(self, consumer: Consumer, sampler: BaseSampler) -> None:
-        self.ledger.last_wants[consumer.want.task] = consumer.want
-        self.ledger.check_possible(consumer.want)
-        thread = self._threads.setdefault(id(sampler), SamplerThread(sampler))
-        if thread.busy:
-            return
-        for partition in self.ledger.steps.in_order(consumer.want.step):
-            if consumer.tried.get(partition.serial) != partition.version:
-                offer = Offer.of(partition, consumer.want, consumer.choice)
-                consumer.running = thread.busy = True
-                thread.start(offer, self._answer_for(consumer, partition, offer, thread))
-                return
-
-    def _answer_for(
-        self, consumer: Consumer, partition: Partition, offer: Offer, thread: SamplerThread
-    ) -> Callable[[Outcome], None]:
-        def done(outcome: Outcome) -> None:
-            self._post(lambda: self._chosen(consumer, partition, offer, thread, outcome))
-
-        return done
-
-    def _chosen(
-        self, consumer: Consumer, partition: Partition, offer: Offer, thread: SamplerThread, outcome: Outcome
-    ) -> None:
-        thread.busy = consumer.running = False
-        if consumer in self.line.consumers:
-            if isinstance(outcome, SamplerError):
-                self._leave(consumer, outcome)
-            elif len(outcome) < consumer.want.needed:
-                consumer.tried[partition.serial] = offer.version
-            else:
-                taken = self.ledger.take_chosen(consumer.want, partition, outcome)
-                if taken is not None:
-                    self._hand_over(consumer, taken)
-        self._serve()
-        self._settle()
-
-    def _check_sampler(self, consumer: Consumer) -> None:
-        thread = self._threads[id(consumer.choice.custom)]
-        since = thread.busy_since
-        if since is not None and self.ledger.clock() - since > self._sampler_timeout_s:
-            self._leave(
-                consumer,
-                SamplerError(
-                    f"sampler {thread.sampler!r} of task {consumer.want.task!r} has not answered for "
-                    f"{self._sampler_timeout_s:g} s; nothing was taken, and the task waits until it answers"
-                ),
-            )
 
     # Replies
 
@@ -326,12 +281,6 @@ class Service:
         log.error("a request of client %r failed", caller.client, exc_info=error)
         text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
         self._reply(caller, wire.Failure("RequestError", text, {}))
-
-    def _settle(self) -> None:
-        """Let the storage forget what the ledger gave up."""
-        for freed in self.ledger.effects:
-            self.storage.free(freed)
-        self.ledger.effects.clear()
 
     def _explain(self, consumer: Consumer) -> Explanation:
         explanation = explain(self.ledger, consumer.want)

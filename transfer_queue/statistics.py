@@ -7,7 +7,7 @@ from collections import Counter
 from transfer_queue import wire
 from transfer_queue.ledger import Ledger
 from transfer_queue.ledger.counts import count
-from transfer_queue.ledger.explain import NEVER_ASKED, not_ready
+from transfer_queue.ledger.explain import NEVER_ASKED, explain, not_ready
 from transfer_queue.waiting import Line
 
 
@@ -43,7 +43,7 @@ def _of_task(ledger: Ledger, line: Line, task: str) -> wire.TaskStats:
         consumed=sum(each.consumed for each in counts),
         dropped=dict(dropped),
         not_ready=reasons,
-        is_ready=want is not None and ready >= want.needed,
+        is_ready=want is not None and explain(ledger, want).ready >= want.needed,
         waiting=len(waiting),
         consumed_total=ledger.rows_consumed[task],
     )

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from transfer_queue.errors import DPGroupError, ExhaustedError, FieldError, GroupError, LeaseError, StepClearedError
+from transfer_queue.errors import DPGroupError, FieldError, LeaseError
 from transfer_queue.ledger.lease import Lease, LeaseTable, Part
+from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.reservation import Reservation, Reservations
 from transfer_queue.ledger.shape import QueueShape
-from transfer_queue.ledger.steps import Steps
+from transfer_queue.ledger.steps import Steps, group_labels
 from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED
 
 HOLD_S = 300.0
@@ -64,7 +65,7 @@ class Ledger:
 
         Without labels the rows form groups in order, so `count` must be a multiple of `num_n_samples`.
         """
-        plan = self.steps.plan(self._labels(count, labels), step)
+        plan = self.steps.plan(group_labels(count, self.shape.num_n_samples, labels), step)
         if plan is None:
             return None
         indexes: list[int] = []
@@ -76,21 +77,6 @@ class Ledger:
             indexes += (rows + partition.base).tolist()
         self.rows_put += count
         return indexes
-
-    def _labels(self, count: int, labels: Sequence[Hashable] | None) -> Sequence[Hashable]:
-        n = self.shape.num_n_samples
-        if labels is not None:
-            if len(labels) != count:
-                raise GroupError(
-                    f"group_id names {len(labels)} groups for {count} rows: give one value, or one per row"
-                )
-            return labels
-        if count % n:
-            raise GroupError(
-                f"a put of {count} rows makes no whole groups of num_n_samples={n}: put a multiple of {n} rows in "
-                "order, or say with group_id which prompt each row belongs to"
-            )
-        return [marker for marker in (object() for _ in range(count // n)) for _ in range(n)]
 
     def put_fields(self, indexes: Sequence[int], fields: Sequence[str], lease_id: int | None = None) -> None:
         """More fields of rows that exist, each written once per row. A lease that is named must be alive."""
@@ -115,7 +101,7 @@ class Ledger:
         partitions = self.steps.in_order(want.step)
         views = [partition.view(want.task, want.fields, unit) for partition in partitions]
         if sum(view.ready_rows for view in views) < want.needed:
-            self.check_possible(want)
+            check_possible(self.shape, self.steps, want)
             return None
         parts: list[Part] = []
         missing = want.needed
@@ -126,6 +112,16 @@ class Ledger:
             missing -= len(rows)
         return self._give(want, parts)
 
+    def undo(self, want: Want, taken: Taken) -> None:
+        """The consumer was gone before it heard of its rows: let them be as if it had never been given them."""
+        if taken.lease_id is not None:
+            self.release(taken.lease_id)
+        elif want.dp is None:
+            parts = self.steps.locate(taken.indexes)
+            self._move(want.task, parts, CONSUMED, FREE)
+            self.rows_consumed[want.task] -= len(taken.indexes)
+            self.read(taken.indexes)
+
     def take_chosen(self, want: Want, partition: Partition, chosen: Sequence[int]) -> Taken | None:
         """Take the rows that a custom sampler chose, in its order; None if one of them is not free any more."""
         rows = np.asarray(chosen, dtype=np.intp)
@@ -134,31 +130,6 @@ class Ledger:
         if not partition.view(want.task, want.fields, 1).ready[rows].all():
             return None
         return self._give(want, [(partition, rows)])
-
-    def check_possible(self, want: Want) -> None:
-        """`ExhaustedError` if the wait can never be served, `StepClearedError` if its step was cleared."""
-        n = self.shape.num_n_samples
-        if want.step is None:
-            most = self.shape.capacity * self.shape.num_global_batch
-            why = (
-                f"num_global_batch={self.shape.num_global_batch} partitions of {self.shape.capacity} rows hold no more"
-            )
-        elif want.step in self.steps.cleared:
-            raise StepClearedError(f"step {want.step} was cleared: task {want.task!r} cannot take rows of it any more")
-        else:
-            most = self.shape.capacity
-            why = f"a partition has {most} rows (global_batch_size={self.shape.global_batch_size} * num_n_samples={n})"
-            for partition in self.steps.in_order(want.step):
-                stand = partition.task(want.task)
-                most -= stand.spoiled_groups * n if want.whole_groups else stand.gone
-                why += f", of which it consumed {stand.consumed} and {stand.dropped.total()} were dropped"
-        if want.needed > most:
-            where = "any step" if want.step is None else f"step {want.step}"
-            raise ExhaustedError(
-                f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready for "
-                f"it; {why}",
-                {"needed": want.needed, "possible": most},
-            )
 
     def _give(self, want: Want, parts: list[Part]) -> Taken:
         for partition, _ in parts:
@@ -237,17 +208,17 @@ class Ledger:
                 self.leases.end(hold, "was read")
                 self._clear_done(hold.parts)
 
-    def expire(self) -> list[str]:
-        """End every lease whose deadline has passed; the tasks that got rows back."""
-        now, tasks = self.clock(), []
+    def expire(self) -> int:
+        """End every lease whose deadline has passed; how many there were."""
+        now, ended = self.clock(), 0
         while (lease := self.leases.due(now)) is not None:
+            ended += 1
             if lease.exclusive:
-                tasks.append(lease.task)
                 self._give_back(lease, "expired; its rows went back to the task")
             else:
                 self.leases.end(lease, "was not read in time")
                 self._clear_done(lease.parts)
-        return tasks
+        return ended
 
     def clear(self, step: int, *, force: bool = False) -> bool:
         """Free the rows of a step for all tasks; False if it is not alive. Live leases refuse it unless forced."""

@@ -142,10 +142,13 @@ class Partition:
             stand.consumed += count
         elif after == DROPPED:
             stand.dropped[reason] += count
-        if after in (CONSUMED, DROPPED):
+        if before == CONSUMED:
+            stand.consumed -= count
+        if after in (CONSUMED, DROPPED) or before == CONSUMED:
             groups = np.unique(rows // self.group_size)
-            stand.spoiled_groups += int(np.count_nonzero(~stand.spoiled[groups]))
-            stand.spoiled[groups] = True
+            spoiled = (stand.state.reshape(-1, self.group_size)[groups] >= CONSUMED).any(axis=1)
+            stand.spoiled_groups += int(np.count_nonzero(spoiled)) - int(np.count_nonzero(stand.spoiled[groups]))
+            stand.spoiled[groups] = spoiled
         if FREE in (before, after):
             self._refresh([stand], rows)
 

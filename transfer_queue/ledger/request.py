@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfer_queue.errors import DPGroupError, FieldError, GroupError, SamplerError, nearest
+from transfer_queue.errors import ConfigurationError, DPGroupError, FieldError, GroupError, SamplerError, nearest
 from transfer_queue.ledger.shape import QueueShape
 
 DP_KEYS = ("dp_rank", "dp_size", "dp_group_id")
@@ -56,9 +56,15 @@ class Want:
                 f"batch_size={self.batch_size} is not divisible by num_n_samples={shape.num_n_samples}: "
                 f"task {self.task!r} takes whole groups; ask for a multiple of {shape.num_n_samples} rows"
             )
-        for name, seconds in (("lease_s", self.lease_s), ("timeout_s", self.patience_s)):
-            if seconds is not None and not 0 <= seconds < 1e9:
-                raise FieldError(f"{name}={seconds} is out of range: it is finite and not negative")
+        check_seconds("timeout_s", self.patience_s)
+        if self.lease_s is not None:
+            check_seconds("lease_s", self.lease_s)
+
+
+def check_seconds(name: str, seconds: float) -> None:
+    """`ConfigurationError` unless the duration is finite and not negative."""
+    if not 0 <= seconds < 1e9:
+        raise ConfigurationError(f"{name}={seconds} is out of range: it is a finite number of seconds, not negative")
 
 
 def dp_place(params: Mapping[str, Any]) -> DPPlace | None:

@@ -136,3 +136,17 @@ class Steps:
                 f"this put brings {groups} groups, but num_global_batch={self.shape.num_global_batch} partitions hold "
                 f"{most} together: put fewer rows at once"
             )
+
+
+def group_labels(count: int, n: int, labels: Sequence[Hashable] | None) -> Sequence[Hashable]:
+    """A group label per row: those given, or new groups of `n` rows in order; else `GroupError`."""
+    if labels is not None:
+        if len(labels) != count:
+            raise GroupError(f"group_id names {len(labels)} groups for {count} rows: give one value, or one per row")
+        return labels
+    if count % n:
+        raise GroupError(
+            f"a put of {count} rows makes no whole groups of num_n_samples={n}: put a multiple of {n} rows in "
+            "order, or say with group_id which prompt each row belongs to"
+        )
+    return [marker for marker in (object() for _ in range(count // n)) for _ in range(n)]

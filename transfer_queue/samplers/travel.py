@@ -74,6 +74,6 @@ def _check_importable(thing: object) -> None:
     if module == "__main__" or "<" in name:
         kind = "a lambda" if "<lambda>" in name else f"{name!r} of module {module!r}"
         raise SamplerError(
-            f"{kind} cannot travel to the controller's process, which knows samplers by import path: move it to the top "
-            "level of a module that can be imported, or use TransferQueueController.remote with Ray"
+            f"{kind} cannot travel to the controller's process, which knows samplers by import path: move it to the "
+            "top level of a module that can be imported, or use TransferQueueController.remote with Ray"
         )

@@ -1,0 +1,33 @@
+"""Which waits can never be served: told at once instead of at a deadline."""
+
+from __future__ import annotations
+
+from transfer_queue.errors import ExhaustedError, StepClearedError
+from transfer_queue.ledger.request import Want
+from transfer_queue.ledger.shape import QueueShape
+from transfer_queue.ledger.steps import Steps
+
+
+def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
+    """`ExhaustedError` if so many rows can never become ready, `StepClearedError` if the step was cleared.
+
+    Leased rows may come back and missing rows may still be put, so only consumed and dropped ones are out of reach.
+    """
+    n = shape.num_n_samples
+    if want.step is None:
+        most, where = shape.capacity * shape.num_global_batch, "all steps together"
+        why = f"num_global_batch={shape.num_global_batch} partitions of {shape.capacity} rows hold no more"
+    elif want.step in steps.cleared:
+        raise StepClearedError(f"step {want.step} was cleared: task {want.task!r} cannot take rows of it any more")
+    else:
+        most, where = shape.capacity, f"step {want.step}"
+        why = f"a step has {most} rows (global_batch_size={shape.global_batch_size} * num_n_samples={n})"
+        for partition in steps.in_order(want.step):
+            stand = partition.task(want.task)
+            most -= stand.spoiled_groups * n if want.whole_groups else stand.gone
+            why += f", of which it consumed {stand.consumed} and {stand.dropped.total()} were dropped"
+    if want.needed > most:
+        raise ExhaustedError(
+            f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready; {why}",
+            {"needed": want.needed, "possible": most},
+        )
