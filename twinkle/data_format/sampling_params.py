@@ -43,8 +43,9 @@ class SamplingParams:
     allowed_token_ids: Iterable[int] | None = None
 
     def __post_init__(self) -> None:
-        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
-        object.__setattr__(self, "stop", _strings("stop", stop))
+        if self.allowed_token_ids is not None and not self.allowed_token_ids:
+            raise _wrong("allowed_token_ids", self.allowed_token_ids, "at least one token id, or None to allow all")
+        object.__setattr__(self, "stop", _strings("stop", self.stop))
         object.__setattr__(self, "stop_token_ids", _token_ids("stop_token_ids", self.stop_token_ids))
         object.__setattr__(self, "allowed_token_ids", _token_ids("allowed_token_ids", self.allowed_token_ids))
         _require_int("max_tokens", self.max_tokens, low=1)
@@ -63,8 +64,6 @@ class SamplingParams:
             _require_int("logprobs", self.logprobs, low=0)
         if not isinstance(self.ignore_eos, bool):
             raise _wrong("ignore_eos", self.ignore_eos, "True or False")
-        if self.allowed_token_ids == ():
-            raise _wrong("allowed_token_ids", self.allowed_token_ids, "at least one token id, or None to allow all")
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -99,8 +98,8 @@ def _require_int(field: str, value: object, *, low: int) -> None:
         raise _wrong(field, value, f"an integer >= {low}")
 
 
-def _strings(field: str, value: Iterable[str] | None) -> tuple[str, ...]:
-    strings = _as_tuple(field, value, "a string or several strings")
+def _strings(field: str, value: str | Iterable[str] | None) -> tuple[str, ...]:
+    strings = (value,) if isinstance(value, str) else _as_tuple(field, value, "a string or several strings")
     if "" in strings or not all(isinstance(string, str) for string in strings):
         raise _wrong(field, value, "made of strings, none of them empty")
     return strings
