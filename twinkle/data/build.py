@@ -1,0 +1,39 @@
+"""From settings to a source of prompts."""
+
+from collections.abc import Callable
+
+from twinkle.data.base import PromptSource
+from twinkle.data.config import DataConfig
+from twinkle.data.toy import DigitPrompts, even_digits, reversed_digits
+
+ANSWERS: dict[str, Callable[[str], str]] = {"reverse_digits": reversed_digits, "even_digits": even_digits}
+
+
+def make_source(config: DataConfig, seed: int) -> PromptSource:
+    """The source of prompts that `config` describes, after validating it; `seed` decides order and split.
+
+    Raises ConfigError for settings that cannot work and DataError for a file that cannot be used.
+    """
+    config.validate()
+    if config.name in ANSWERS:
+        return DigitPrompts(
+            seed=seed,
+            digits=config.digits,
+            length=config.length,
+            held_out_prompts=config.held_out_prompts,
+            answer_of=ANSWERS[config.name],
+        )
+    return _table(config, seed)
+
+
+def _table(config: DataConfig, seed: int) -> PromptSource:
+    from twinkle.data.hf import read_dataset
+    from twinkle.data.jsonl import read_jsonl
+    from twinkle.data.table import TablePrompts
+
+    columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
+    if config.name == "jsonl":
+        rows = read_jsonl(config.path, **columns)
+    else:
+        rows = read_dataset(config.path, **columns, split=config.split)
+    return TablePrompts(rows, seed=seed, held_out_prompts=config.held_out_prompts, origin=config.path)

@@ -1,0 +1,97 @@
+"""Prompts out of a finite table of rows: shuffled anew in every epoch, some rows held out."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from twinkle.data.base import PromptRow
+from twinkle.data.choice import keyed_order
+from twinkle.data.held_out import first_held_out
+from twinkle.errors import DataError
+
+
+class TablePrompts:
+    """`rows` split by `seed` into those held out and those drawn, the latter epoch after epoch, each epoch in its own
+    order.
+
+    Args:
+        origin: the file, for errors.
+
+    Raises:
+        DataError: fewer rows than `held_out_prompts` + 1.
+    """
+
+    def __init__(self, rows: Sequence[PromptRow], *, seed: int, held_out_prompts: int, origin: str):
+        if len(rows) <= held_out_prompts:
+            raise DataError(
+                f"{origin} has {len(rows)} rows, and data.held_out_prompts={held_out_prompts} leaves none to train on: "
+                "set it lower or give a larger file."
+            )
+        order = keyed_order(len(rows), seed, "split")
+        self.seed = seed
+        self._held_out = [rows[index] for index in order[:held_out_prompts]]
+        self._drawn = [rows[index] for index in sorted(order[held_out_prompts:])]
+        self._epoch, self._order = -1, list[int]()
+
+    def draw(self, cursor: int, count: int) -> list[PromptRow]:
+        """See `PromptSource.draw`; a prompt_id reads "draw 17 of <file>:<line>"."""
+        return [self._at(index) for index in range(cursor, cursor + count)]
+
+    def held_out(self, count: int) -> list[PromptRow]:
+        """See `PromptSource.held_out`. Raises ConfigError for more prompts than were set aside."""
+        return list(first_held_out(self._held_out, count))
+
+    def _at(self, index: int) -> PromptRow:
+        epoch, place = divmod(index, len(self._drawn))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, keyed_order(len(self._drawn), self.seed, "epoch", epoch)
+        row = self._drawn[self._order[place]]
+        return replace(row, prompt_id=f"draw {index} of {row.prompt_id}")
+
+
+def prompt_row(record: Mapping[str, Any], *, prompt_column: str, answer_column: str, place: str) -> PromptRow:
+    """The prompt and answer of a record; a prompt of messages keeps their roles and contents, a number as answer
+    becomes text.
+
+    Raises:
+        DataError: a column is missing (the columns that are there are named) or holds something else; `place` says
+            where.
+    """
+    for setting, column in (("prompt_column", prompt_column), ("answer_column", answer_column)):
+        if column not in record:
+            there = ", ".join(map(repr, record)) or "none"
+            raise DataError(f"{place}: there is no column {column!r} (columns: {there}); set data.{setting}.")
+    return PromptRow(
+        place,
+        _prompt(record[prompt_column], place, prompt_column),
+        _answer(record[answer_column], place, answer_column),
+    )
+
+
+def _prompt(value: Any, place: str, column: str) -> str | list[dict[str, str]]:
+    if isinstance(value, str):
+        return value
+    messages = list(value) if isinstance(value, Sequence) else []
+    if not messages or not all(_is_message(message) for message in messages):
+        raise DataError(
+            f"{place}: column {column!r} holds {_short(value)}; a prompt is text, or a list of "
+            "messages, each with the texts role and content."
+        )
+    return [{"role": message["role"], "content": message["content"]} for message in messages]
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in ("role", "content"))
+
+
+def _answer(value: Any, place: str, column: str) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise DataError(f"{place}: column {column!r} holds {_short(value)}; an answer is text or a number.")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "…"

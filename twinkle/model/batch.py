@@ -1,0 +1,128 @@
+"""The rows of one training step as padded tensors, and their cut into micro-batches."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from twinkle.errors import DataError
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """B rows of prompt + response, padded on the right to T tokens. Column t of every [B, T] belongs to token t.
+
+    Attributes:
+        input_ids_BT: token ids (int64).
+        attention_mask_BT: 1 on prompt and response, 0 on padding (int64).
+        response_mask_BT: 1 on response tokens alone (float32).
+        old_logprobs_BT: log-probs of the policy that sampled, 0 outside of the response (float32).
+        advantages_B: one per row (float32).
+        weights_B: 1 for a sample, 0 for a row that only pads a group (float32).
+        ref_logprobs_BT: log-probs of the reference model, or None; `Policy.train_step` fills them in when it needs
+            them.
+    """
+
+    input_ids_BT: Tensor
+    attention_mask_BT: Tensor
+    response_mask_BT: Tensor
+    old_logprobs_BT: Tensor
+    advantages_B: Tensor
+    weights_B: Tensor
+    ref_logprobs_BT: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_ids_BT)
+
+    @property
+    def position_ids_BT(self) -> Tensor:
+        """Place of each token among the tokens that are no padding, so that padding on either side changes nothing."""
+        return (self.attention_mask_BT.cumsum(1) - 1).clamp(min=0)
+
+    @property
+    def live_BT(self) -> Tensor:
+        """Response tokens of rows that count (bool)."""
+        return (self.response_mask_BT > 0) & (self.weights_B > 0)[:, None]
+
+    def rows(self, start: int, stop: int) -> "TrainBatch":
+        """Rows start .. stop - 1, cut to their longest."""
+        width = int(self.attention_mask_BT[start:stop].sum(1).max())
+        cut = (slice(start, stop), slice(0, width))
+        return TrainBatch(
+            self.input_ids_BT[cut],
+            self.attention_mask_BT[cut],
+            self.response_mask_BT[cut],
+            self.old_logprobs_BT[cut],
+            self.advantages_B[start:stop],
+            self.weights_B[start:stop],
+            None if self.ref_logprobs_BT is None else self.ref_logprobs_BT[cut],
+        )
+
+    def to(self, device: torch.device) -> "TrainBatch":
+        """The same batch on `device`."""
+        return replace(self, **{name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None})
+
+
+def make_batch(
+    prompt_ids: Sequence[Sequence[int] | Tensor],
+    response_ids: Sequence[Sequence[int] | Tensor],
+    old_logprobs: Sequence[Sequence[float] | Tensor],
+    advantages: Sequence[float] | Tensor,
+    *,
+    weights: Sequence[float] | Tensor | None = None,
+    pad_token_id: int = 0,
+) -> TrainBatch:
+    """A batch of the given rows, in their order; `weights` is 1 for every row when left out.
+
+    Raises:
+        DataError: a prompt is empty (nothing would predict its response), or a response and its log-probs differ in
+            length.
+    """
+    count = len(prompt_ids)
+    prompts, responses = [_ids(row) for row in prompt_ids], [_ids(row) for row in response_ids]
+    width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
+    input_ids_BT = torch.full((count, width), pad_token_id)
+    attention_mask_BT = torch.zeros(count, width, dtype=torch.int64)
+    response_mask_BT = torch.zeros(count, width)
+    old_logprobs_BT = torch.zeros(count, width)
+    for row, (prompt, response, logprobs) in enumerate(zip(prompts, responses, old_logprobs, strict=True)):
+        if not len(prompt) or len(response) != len(logprobs):
+            raise DataError(
+                f"row {row} has {len(prompt)} prompt tokens, {len(response)} response tokens and "
+                f"{len(logprobs)} log-probs; a prompt has at least one token, and each response token one log-prob."
+            )
+        end = len(prompt) + len(response)
+        input_ids_BT[row, :end] = torch.cat([prompt, response])
+        attention_mask_BT[row, :end] = 1
+        response_mask_BT[row, len(prompt) : end] = 1
+        old_logprobs_BT[row, len(prompt) : end] = torch.as_tensor(logprobs, dtype=torch.float32)
+    return TrainBatch(
+        input_ids_BT,
+        attention_mask_BT,
+        response_mask_BT,
+        old_logprobs_BT,
+        torch.as_tensor(advantages, dtype=torch.float32),
+        torch.ones(count) if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+    )
+
+
+def cut_rows(lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[tuple[int, int]]:
+    """(start, stop) of micro-batches over rows of the given lengths, in order, all of them covered once.
+
+    Each has at most `rows` rows and `tokens` tokens counted with padding to its longest row (0: no bound); a row that
+    is longer than `tokens` goes alone.
+    """
+    start, longest = 0, 0
+    for index, length in enumerate(lengths):
+        longest = max(longest, length)
+        size = index - start + 1
+        if size > 1 and ((rows and size > rows) or (tokens and size * longest > tokens)):
+            yield start, index
+            start, longest = index, length
+    if len(lengths):
+        yield start, len(lengths)
+
+
+def _ids(row: Sequence[int] | Tensor) -> Tensor:
+    return torch.as_tensor(row, dtype=torch.int64)

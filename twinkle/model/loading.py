@@ -1,0 +1,94 @@
+"""From a model folder to a module that is ready to train."""
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_utils import PreTrainedModel
+
+from twinkle.errors import ConfigError, ModelNotFoundError
+from twinkle.hub import resolve
+from twinkle.model.config import LoraSettings, ModelConfig
+from twinkle.model.folder import without_progress_bars
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def device_of(config: ModelConfig) -> torch.device:
+    """The device that the configuration names; ConfigError when this machine does not have it."""
+    device = torch.device(config.device)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"model.device={config.device}, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            "set model.device=cpu or install a torch that fits this machine's driver."
+        )
+    return device
+
+
+def attention_of(config: ModelConfig) -> str:
+    """Which attention the model computes: eager on a CPU, where it repeats bit for bit, and sdpa on CUDA, unless
+    named."""
+    if config.attention != "auto":
+        return config.attention
+    return "sdpa" if config.device.startswith("cuda") else "eager"
+
+
+def load_frozen(folder: str, config: ModelConfig) -> PreTrainedModel:
+    """The model in `folder`, frozen, without dropout, on its device in `config.dtype`."""
+    return _load(folder, config, DTYPES[config.dtype]).requires_grad_(False)
+
+
+def load_trainable(folder: str, config: ModelConfig) -> PreTrainedModel | PeftModel:
+    """The model in `folder`, with an adapter that starts at zero or with all its weights trainable.
+
+    What is trained is float32, a frozen model below an adapter is `config.dtype`. Dropout is off for good: it would
+    make the trainer's log-probs differ from the sampler's. The global RNG is left as it was.
+    """
+    if not config.lora.enabled:
+        return _load(folder, config, torch.float32)
+    return with_adapter(load_frozen(folder, config), config.lora, config.seed).eval()
+
+
+def with_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
+    """`model` with a LoRA adapter on its linear layers, initialised from `seed`; ConfigError when no layer has such a
+    name."""
+    names = [name.strip() for name in settings.target_modules.split(",") if name.strip()]
+    lora = LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        target_modules=names[0] if names == ["all-linear"] else names,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            adapted: PeftModel = get_peft_model(model, lora)
+    except ValueError as error:
+        layers = sorted(
+            {name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+        )
+        raise ConfigError(
+            f"model.lora.target_modules={settings.target_modules!r} does not fit this model, whose linear layers are: "
+            f"{', '.join(layers)}. {error}"
+        ) from error
+    return adapted
+
+
+def skeleton(folder: str, config: ModelConfig) -> PreTrainedModel | PeftModel:
+    """The model in `folder` as shapes alone, with its adapter if it gets one: nothing is read but config.json."""
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(folder)))
+        return with_adapter(model.requires_grad_(False), config.lora, 0) if config.lora.enabled else model
+
+
+def _load(folder: str, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    path, device = resolve(folder), device_of(config)
+    try:
+        with without_progress_bars():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                path, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
+            )
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelNotFoundError(f"the model in {str(path)!r} cannot be loaded: {error}") from error
+    model.to(device)
+    return model.eval()
