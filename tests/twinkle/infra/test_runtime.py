@@ -1,0 +1,67 @@
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import twinkle
+from twinkle import DeviceGroup
+from twinkle.errors import ConfigError
+from twinkle.infra import current_runtime
+
+
+@pytest.fixture(autouse=True)
+def _clean_runtime() -> Iterator[None]:
+    yield
+    twinkle.initialize("local")
+
+
+def test_groups_are_known_by_name() -> None:
+    group = DeviceGroup(name="sampler", ranks=1, device_type="cpu")
+    runtime = twinkle.initialize("local", groups=[group])
+
+    assert runtime is current_runtime()
+    assert runtime.group("sampler") is group
+
+
+def test_an_unknown_group_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="unknown device group 'sampler'; known groups: none"):
+        current_runtime().group("sampler")
+    twinkle.initialize("local", groups=[DeviceGroup("trainer", 1, "cpu")])
+    with pytest.raises(ConfigError, match="unknown device group 'sampler'; known groups: 'trainer'"):
+        current_runtime().group("sampler")
+
+
+def test_ray_is_refused_in_one_sentence_and_changes_nothing() -> None:
+    before = twinkle.initialize("local", groups=[DeviceGroup("sampler", 1, "cpu")])
+    with pytest.raises(
+        ConfigError, match="mode is 'ray'; this version runs samplers on one machine in mode 'local' only"
+    ):
+        twinkle.initialize("ray", groups=[DeviceGroup(name="sampler", ranks=4, device_type="cuda")])
+
+    assert current_runtime() is before
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([DeviceGroup("a", 1, "cpu"), DeviceGroup("a", 1, "cuda")], "two device groups are named 'a'"),
+        ([DeviceGroup("a", 2, "cpu")], "device group 'a' has 2 ranks"),
+        (["a"], "groups holds 'a'"),
+    ],
+)
+def test_groups_that_cannot_be_honoured(groups: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        twinkle.initialize("local", groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("name", "ranks", "device_type", "message"),
+    [
+        ("", 1, "cpu", "DeviceGroup.name is ''"),
+        ("a", 0, "cpu", "DeviceGroup.ranks of 'a' is 0"),
+        ("a", 1, "gpu", "DeviceGroup.device_type of 'a' is 'gpu'"),
+    ],
+)
+def test_a_group_that_cannot_be(name: str, ranks: int, device_type: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DeviceGroup(name, ranks, device_type)
