@@ -5,6 +5,7 @@ import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,15 @@ class Checkpoints:
         final = self.folder / f"step-{boundary.step:06d}"
         if final.exists():
             return final
-        draft = self.folder / f".draft-{os.getpid()}"
+        draft = self.folder / ".draft"
         try:
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
             _save_tensors(draft / "policy.pt", policy_state)
             _save_tensors(draft / "rng.pt", boundary.rng)
-            write_json(draft / "state.json", {"format": FORMAT, "step": boundary.step, "cursor": boundary.cursor, **extra})
+            write_json(
+                draft / "state.json", {"format": FORMAT, "step": boundary.step, "cursor": boundary.cursor, **extra}
+            )
             draft.rename(final)
             _sync_folder(self.folder)
         except OSError as error:
@@ -94,10 +97,15 @@ class Checkpoints:
             policy = torch.load(path / "policy.pt", weights_only=True, map_location="cpu")
             rng = torch.load(path / "rng.pt", weights_only=True, map_location="cpu")
             state = read_json(path / "state.json")
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(f"The checkpoint {path} cannot be read: {error}. Delete it to use the one before.") from error
+        except (OSError, EOFError, RuntimeError, UnpicklingError) as error:
+            why = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"The checkpoint {path} cannot be read ({why}): delete it to use the one before."
+            ) from error
         if state.get("format") != FORMAT:
-            raise CheckpointError(f"The checkpoint {path} has format {state.get('format')}, this version reads {FORMAT}.")
+            raise CheckpointError(
+                f"The checkpoint {path} has format {state.get('format')}, this version reads {FORMAT}."
+            )
         return Boundary(state["step"], state["cursor"], rng), policy, state
 
     def _visible(self) -> list[Path]:

@@ -47,15 +47,13 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """Reward on held-out prompts: always before and after the run, and every ``every`` steps (0 = not between)."""
+    """Reward on the held-out prompts: always before and after the run, and every ``every`` steps (0 = not between)."""
 
     every: int = 0
-    prompts: int = 64
 
     def validate(self) -> None:
         """Raise ConfigError for sizes that cannot work."""
         _at_least("eval.every", self.every, 0)
-        _at_least("eval.prompts", self.prompts, 1)
 
 
 @dataclass(frozen=True)

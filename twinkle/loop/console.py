@@ -1,6 +1,7 @@
 """What a person sees in the terminal: the plan, a progress bar, and what came of it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -10,11 +11,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 LINES_WITHOUT_TERMINAL = 20
+SAMPLES_PRINTED = 5
 
 
 def show_plan(console: Console, title: str, plan: Sequence[tuple[str, str]]) -> None:
     """Print what is about to be trained."""
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
+    )
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for label, value in plan:
@@ -23,14 +27,21 @@ def show_plan(console: Console, title: str, plan: Sequence[tuple[str, str]]) -> 
     console.print()
 
 
-def show_samples(console: Console, pairs: Sequence[Mapping[str, Any]], after_label: str) -> None:
-    """Print held-out prompts with the responses before and after."""
+def show_outcome(
+    console: Console, before: Mapping[str, Any], after: Mapping[str, Any], *, kept: Path, report: Path, seconds: float
+) -> None:
+    """Print the reward before and after, some responses, and where things lie."""
+    console.print(
+        f"\nReward on {after['prompts']} held-out prompts: [dim]{before['reward_mean']:.3f} before[/], "
+        f"[bold green]{after['reward_mean']:.3f} after[/] {after['step']} steps ({seconds:.1f} s)\n"
+    )
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in ("prompt", "expected", "before", after_label):
+    for heading in ("prompt", "expected", "before", "after"):
         table.add_column(heading, overflow="fold", max_width=40)
-    for pair in pairs:
-        table.add_row(*(escape(str(pair[key])) for key in ("prompt", "answer", "before", "after")))
+    for old, new in list(zip(before["samples"], after["samples"], strict=True))[:SAMPLES_PRINTED]:
+        table.add_row(*(escape(str(text)) for text in (new["prompt"], new["answer"], old["response"], new["response"])))
     console.print(table)
+    console.print(f"\n  {kept.name:9} {kept}\n  report    {report}", markup=False, soft_wrap=True)
 
 
 class StepProgress:
@@ -50,7 +61,9 @@ class StepProgress:
             TextColumn("[bold]step"),
             MofNCompleteColumn(),
             BarColumn(bar_width=None),
-            TextColumn("reward [bold]{task.fields[reward]}[/]  loss {task.fields[loss]}  {task.fields[tokens]} tokens/s"),
+            TextColumn(
+                "reward [bold]{task.fields[reward]}[/]  loss {task.fields[loss]}  {task.fields[tokens]} tokens/s"
+            ),
             TimeRemainingColumn(compact=True),
             console=console,
             disable=not console.is_terminal,
@@ -62,7 +75,9 @@ class StepProgress:
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._progress.stop()
 
     def step(self, row: Mapping[str, Any]) -> None:

@@ -77,7 +77,7 @@ def png(figure: Figure, path: Path) -> None:
 
 
 def _dress(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="semibold")
+    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold")
     axes.grid(axis="y", color=GRID)
     axes.set_axisbelow(True)
     axes.tick_params(colors=MUTED, length=0, labelsize=9)

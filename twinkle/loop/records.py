@@ -123,9 +123,16 @@ class Records:
     def step(self, row: Mapping[str, Any]) -> None:
         """Write one step's figures everywhere."""
         self.metrics.write(row)
-        figures = {name: float(value) for name, value in row.items() if isinstance(value, int | float) and name != "step"}
+        figures = {
+            name: float(value) for name, value in row.items() if isinstance(value, int | float) and name != "step"
+        }
         for scalars in self._scalars:
             scalars.write(row["step"], figures)
+
+    def evaluated(self, result: Mapping[str, Any]) -> None:
+        """Show an evaluation beside the figures of its step."""
+        for scalars in self._scalars:
+            scalars.write(result["step"], {"eval_reward_mean": result["reward_mean"]})
 
     def sync(self) -> None:
         """Return when metrics and samples are on disk."""

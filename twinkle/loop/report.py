@@ -67,7 +67,7 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
 def _tiles(rows: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     tiles = []
     if evals:
-        tiles.append({"value": f"{evals[-1]['reward_mean']:.3f}", "label": f"held-out reward, step {evals[-1]['step']}"})
+        tiles.append({"value": f"{evals[-1]['reward_mean']:.3f}", "label": "held-out reward after"})
         tiles.append({"value": f"{evals[0]['reward_mean']:.3f}", "label": "held-out reward before"})
     if rows:
         seconds = sum(row["seconds"] for row in rows)

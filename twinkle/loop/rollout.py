@@ -9,17 +9,12 @@ import torch
 
 from transfer_queue import TransferQueueClient
 from twinkle.data.base import PromptRow, PromptSource
-from twinkle.data_format import SampledSequence, SamplingParams, Trajectory
+from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.errors import WeightSyncError
+from twinkle.loop.prompts import Prompt, trajectory_of
 from twinkle.loop.weight_sync import PolicySampler
 
 PROMPT_FIELDS = ["prompt", "answer", "sample_id", "seed"]
-
-
-def trajectory_of(prompt: str | list[dict[str, str]]) -> Trajectory:
-    """A prompt as the messages that a template renders: text is one message of the user."""
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    return {"messages": messages}
 
 
 def prompt_seed(run_seed: int, index: int) -> int:
@@ -84,9 +79,7 @@ class RolloutWorker:
         self.client.ack(meta)
         return sum(len(sequence.tokens) for sequence in sequences)
 
-    def sample(
-        self, prompts: Sequence[str | list[dict[str, str]]], seeds: Sequence[int]
-    ) -> tuple[list[SampledSequence], list[list[int]]]:
+    def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> tuple[list[SampledSequence], list[list[int]]]:
         """``samples_per_prompt`` sequences for each prompt, prompt-major, and the ids of each prompt."""
         features = [self.policy.sampler.template.encode(trajectory_of(prompt)) for prompt in prompts]
         response = self.policy.sampler.sample(
@@ -121,5 +114,7 @@ def evaluate(worker: RolloutWorker, rows: Sequence[PromptRow], seed: int) -> lis
     """One response for each held-out prompt, at the training temperature, with seeds of its own; not through the
     queue, because nothing trains on them."""
     single = replace(worker, samples_per_prompt=1)
-    sequences, _ = single.sample([row.prompt for row in rows], [prompt_seed(seed, -i % 2**31) for i in range(len(rows))])
+    sequences, _ = single.sample(
+        [row.prompt for row in rows], [prompt_seed(seed, -i % 2**31) for i in range(len(rows))]
+    )
     return list(zip(rows, sequences, strict=True))

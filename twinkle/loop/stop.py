@@ -10,8 +10,13 @@ class StopRequested(BaseException):
     """A signal asked this run to end. Not an Exception: nothing on the way up may swallow it."""
 
     def __init__(self, signum: int):
-        super().__init__(signal.Signals(signum).name)
+        super().__init__(signum)
         self.signum = signum
+
+    @property
+    def signame(self) -> str:
+        """SIGINT or SIGTERM."""
+        return signal.Signals(self.signum).name
 
     @property
     def exit_code(self) -> int:
@@ -40,7 +45,9 @@ class StopSignals:
             self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for signum, handler in self._previous.items():
             signal.signal(signum, handler)  # type: ignore[arg-type]
 

@@ -1,35 +1,56 @@
 """Task ``train``: whole groups become one optimizer step."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from transfer_queue import BatchMeta, TransferQueueClient
 from twinkle.errors import WeightSyncError
-from twinkle.loop.weight_sync import PolicySampler, PublishedVersions, Version, WeightPayload
-from twinkle.model.policy import Policy, TrainBatch, TrainStats
+from twinkle.loop.prompts import Prompt, prompt_text
+from twinkle.loop.weight_sync import PublishedVersions, Version, WeightPayload
+from twinkle.model.policy import Policy, TrainBatch, make_batch
+from twinkle.rl.advantage import advantages
 from twinkle.rl.config import AlgoConfig
 
 TRAIN_FIELDS = [
-    "sample_id", "prompt", "prompt_ids", "response", "response_ids", "sampler_logprobs", "version", "fingerprint", "reward",
+    "sample_id", "prompt", "answer", "prompt_ids", "response", "response_ids", "stop_reason", "sampler_logprobs",
+    "version", "fingerprint", "reward",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainRow:
-    """One sample as the trainer fetched it."""
+    """One sample as the trainer fetched it; its fields are those of the queue."""
 
     sample_id: int
-    prompt: str | list[dict[str, str]]
+    prompt: Prompt
+    answer: str
+    prompt_ids: Tensor
     response: str
-    prompt_ids: torch.Tensor
-    response_ids: torch.Tensor
-    sampler_logprobs: torch.Tensor
+    response_ids: Tensor
+    stop_reason: str
+    sampler_logprobs: Tensor
     version: Version
     fingerprint: str
     reward: float
+
+    def shown(self) -> dict[str, Any]:
+        """What ``samples.jsonl`` keeps."""
+        kept = {name: getattr(self, name) for name in ("sample_id", "answer", "response", "stop_reason", "reward")}
+        return {**kept, "prompt": prompt_text(self.prompt), "version": str(self.version)}
+
+
+@dataclass(frozen=True)
+class PreparedStep:
+    """Everything about a step that is known before the optimizer moves."""
+
+    step: int
+    metas: list[BatchMeta]
+    rows: list[TrainRow]
+    batch: TrainBatch
+    figures: dict[str, float]
 
 
 @dataclass
@@ -38,7 +59,8 @@ class Trainer:
 
     Attributes:
         dp_size: ranks of the mesh; here they take turns, each fetching its own slice.
-        logp_tolerance: largest |sampler - trainer| log-prob that still counts as the same weights.
+        logp_tolerance: largest |sampler - trainer| log-prob, in nats, that still counts as the same weights.
+        seed: of the negative controls.
     """
 
     client: TransferQueueClient
@@ -48,17 +70,55 @@ class Trainer:
     samples_per_prompt: int
     dp_size: int
     logp_tolerance: float
+    seed: int
     lease_s: float
     timeout_s: float
+    published: PublishedVersions = field(default_factory=PublishedVersions)
 
-    def __post_init__(self) -> None:
-        self.published = PublishedVersions()
+    def export(self, version: Version) -> WeightPayload:
+        """Copies of the policy's weights as ``version``."""
+        weights = self.policy.export_weights()
+        return WeightPayload(version, weights.tensors, weights.adapter_config)
 
-    def fetch(self, step: int, rows: int) -> tuple[list[BatchMeta], list[TrainRow]]:
-        """The rows of partition ``step``, sorted by sample id, whatever order they were finished in."""
-        metas = [self._get_meta(step, rows // self.dp_size, rank) for rank in range(self.dp_size)]
-        fetched = [row for meta in metas for row in _rows(self.client.get_data(meta))]
-        return metas, sorted(fetched, key=lambda row: row.sample_id)
+    def prepare(self, step: int, count: int) -> PreparedStep:
+        """Fetch ``count`` rows of partition ``step``, check where they come from, and make a batch of them.
+
+        Rows are sorted by sample id, so that neither the order in which they were finished nor the slices matter.
+
+        Raises:
+            WeightSyncError: a row was made by weights that this trainer never published, or its log-probs are not those
+                of the weights here.
+        """
+        metas = [self._get_meta(step, count // self.dp_size, rank) for rank in range(self.dp_size)]
+        rows = sorted(
+            (row for meta in metas for row in _rows(self.client.get_data(meta))), key=lambda row: row.sample_id
+        )
+        for row in rows:
+            self.published.check(row.version, row.fingerprint, sample_id=row.sample_id)
+        rewards_B = torch.tensor([row.reward for row in rows])
+        groups_B = torch.tensor([row.sample_id // self.samples_per_prompt for row in rows])
+        batch = make_batch(
+            [row.prompt_ids for row in rows],
+            [row.response_ids for row in rows],
+            [row.sampler_logprobs for row in rows],
+            advantages(self.algo, rewards_B, groups_B, seed=self.seed, step=step),
+        )
+        figures = {
+            "reward_mean": float(rewards_B.mean()),
+            "reward_std": float(rewards_B.std(correction=0)),
+            "response_length_mean": sum(len(row.response_ids) for row in rows) / len(rows),
+            "staleness_max": max(step - 1 - row.version.step for row in rows),
+            "logp_diff_max": self._compare(batch, rows),
+        }
+        return PreparedStep(step, metas, rows, batch, figures)
+
+    def train(self, prepared: PreparedStep) -> dict[str, float]:
+        """The optimizer step, and the rows are consumed; returns the figures of the step."""
+        stats = self.policy.train_step(prepared.batch, self.algo, self.temperature)
+        for meta in prepared.metas:
+            self.client.ack(meta)
+        trained = {name: value for name, value in vars(stats).items() if name != "tokens"}
+        return {**prepared.figures, **trained}
 
     def _get_meta(self, step: int, batch_size: int, rank: int) -> BatchMeta:
         return self.client.get_meta(
@@ -71,3 +131,30 @@ class Trainer:
             lease_s=self.lease_s,
             timeout_s=self.timeout_s,
         )
+
+    def _compare(self, batch: TrainBatch, rows: list[TrainRow]) -> float:
+        """Largest gap between the sampler's cached log-probs and those of an uncached padded forward pass here."""
+        ours_BT = self.policy.token_logprobs(batch, self.temperature)
+        gap_B = (ours_BT - batch.old_logprobs_BT).abs().amax(1)
+        worst = int(gap_B.argmax())
+        if not gap_B[worst] <= self.logp_tolerance:
+            raise WeightSyncError(
+                f"Sample {rows[worst].sample_id} of version {rows[worst].version}: the sampler's log-probs differ from the "
+                f"trainer's by {float(gap_B[worst]):.2g}, more than loop.logp_tolerance={self.logp_tolerance:g}: the sampler "
+                "does not hold the weights that it says it does."
+            )
+        return float(gap_B[worst])
+
+
+def _rows(data: Any) -> list[TrainRow]:
+    """The rows of one fetched slice."""
+    columns = {name: list(_items(data[name])) for name in TRAIN_FIELDS}
+    columns["version"] = [Version(*version) for version in columns["version"]]
+    return [TrainRow(**dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
+
+
+def _items(column: Any) -> Any:
+    """A column row by row: ragged ones as tensors, dense ones of numbers as numbers, others as they are."""
+    if not isinstance(column, Tensor):
+        return column
+    return column.unbind() if column.is_nested else column.tolist()

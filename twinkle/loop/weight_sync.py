@@ -44,7 +44,9 @@ def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().contiguous().cpu()
         digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(tensor.view(torch.uint8).numpy().data if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy().data)
+        digest.update(
+            tensor.view(torch.uint8).numpy().data if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy().data
+        )
     return digest.hexdigest()
 
 

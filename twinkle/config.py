@@ -1,0 +1,65 @@
+"""The whole configuration of a training run: one frozen dataclass per part, each next to its owner."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from twinkle.data.config import DataConfig
+from twinkle.errors import ConfigError
+from twinkle.loop.config import (
+    EvalConfig,
+    InfraConfig,
+    LoopConfig,
+    MeshConfig,
+    MetricsConfig,
+    QueueConfig,
+    RunConfig,
+)
+from twinkle.loop.run_folder import RunIdentity
+from twinkle.model.config import ModelConfig, OptimConfig
+from twinkle.rl.config import AlgoConfig
+from twinkle.sampler.config import SamplerConfig
+
+NOT_PART_OF_THE_RESULT = ("run", "metrics", "queue")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What ``twinkle-train`` runs. Groups of ``hydra_conf`` fill the parts of the same name."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    infra: InfraConfig = field(default_factory=InfraConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    algo: AlgoConfig = field(default_factory=AlgoConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
+
+    def validate(self) -> None:
+        """Raise ConfigError for the first setting that cannot work, alone or beside another."""
+        for part in fields(self):
+            getattr(self, part.name).validate()
+        if self.loop.prompts_per_step % self.mesh.trainer_dp:
+            raise ConfigError(
+                f"loop.prompts_per_step={self.loop.prompts_per_step} is not divisible by mesh.trainer_dp={self.mesh.trainer_dp}: "
+                "every rank needs the same number of whole groups."
+            )
+
+    def identity(self) -> RunIdentity:
+        """What a resumed run must share with the one that it continues."""
+        settings = asdict(self)
+        for part in NOT_PART_OF_THE_RESULT:
+            settings.pop(part)
+        steps = settings["loop"].pop("steps")
+        settings["seed"] = self.run.seed
+        return RunIdentity(self.run.name, _digest(settings), steps)
+
+
+def _digest(settings: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,204 @@
+"""From a configuration to the parts of a run; what needs an end is put on the caller's stack."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from prometheus_client import CollectorRegistry
+
+from transfer_queue import GRPOSampler, TransferQueueController
+from transfer_queue.errors import TransferQueueError
+from twinkle import hub
+from twinkle.config import TrainConfig
+from twinkle.data import PromptSource
+from twinkle.data_format import SamplingParams
+from twinkle.errors import CheckpointError
+from twinkle.loop.checkpoint import Boundary, Checkpoints
+from twinkle.loop.evaluation import Evaluation
+from twinkle.loop.plan import plan_lines
+from twinkle.loop.queue_time import TimedClient
+from twinkle.loop.records import Records
+from twinkle.loop.reward_worker import RewardWorker
+from twinkle.loop.rollout import PromptFeeder, RolloutWorker
+from twinkle.loop.run_folder import RunFolder
+from twinkle.loop.stop import StopSignals
+from twinkle.loop.sync import SyncLoop
+from twinkle.loop.trainer import Trainer
+from twinkle.loop.weight_sync import PolicySampler
+from twinkle.metrics import MetricsEndpoint, TrainingMetrics
+from twinkle.model.config import TINY_MODELS, ModelConfig
+from twinkle.model.policy import Policy
+from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
+from twinkle.rl.reward import Reward
+from twinkle.sampler import TorchSampler
+from twinkle.sampler.config import SamplerConfig
+
+TASKS = ("rollout", "reward", "train")
+TOLERANCE = {"float32": 1e-4}
+TOLERANCE_OF_NARROW_TYPES = 0.2
+
+
+@dataclass
+class Assembly:
+    """The parts of one run, ready to move.
+
+    Attributes:
+        boundary: where the run stands: step 0, or its newest checkpoint.
+        plan: label and value of what is about to be trained.
+        began: ``time.perf_counter()`` when the parts began to be made.
+    """
+
+    boundary: Boundary
+    policy: Policy
+    loop: SyncLoop
+    evaluation: Evaluation
+    checkpoints: Checkpoints
+    records: Records
+    metrics: TrainingMetrics
+    plan: list[tuple[str, str]]
+    began: float
+
+    def assert_queue_empty(self) -> None:
+        """Raise CheckpointError unless every row that was put has been through all its tasks."""
+        alive = self.loop.trainer.client.stats().partitions
+        if alive:
+            raise CheckpointError(
+                f"The queue still holds partitions {alive} at a checkpoint between two steps: it must be empty."
+            )
+
+
+def assemble(
+    config: TrainConfig, run: RunFolder, source: PromptSource, reward: Reward, stop: StopSignals, stack: ExitStack
+) -> Assembly:
+    """Make every part of the run in ``run`` and put it where its newest checkpoint was, if there is one."""
+    began = time.perf_counter()
+    if config.infra.threads:
+        torch.set_num_threads(config.infra.threads)
+    controller = stack.enter_context(_start_queue(config))
+    clients = {name: stack.enter_context(TimedClient(name, controller.get_info())) for name in ("feeder", *TASKS)}
+    metrics = _serve_metrics(config, controller.get_info(), stack)
+    folder = _base_model(config, run)
+    policy = Policy(folder, config.model, config.optim)
+    checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
+    boundary = _restore(checkpoints, policy)
+    records = Records(run.path, config.metrics, {"run": run.path.name}, resumed_step=boundary.step)
+    stack.callback(records.close)
+    loop = _make_loop(config, run, policy, folder, source, reward, clients, stop)
+    evaluation = Evaluation(
+        loop.rollout,
+        reward,
+        source.held_out(config.data.held_out_prompts),
+        run / "evals.jsonl",
+        config.run.seed,
+        keep_through_step=boundary.step,
+    )
+    stack.callback(evaluation.close)
+    plan = plan_lines(
+        config, parameters=policy.num_parameters, trainable=policy.num_trainable, run_folder=str(run.path)
+    )
+    return Assembly(boundary, policy, loop, evaluation, checkpoints, records, metrics, plan, began)
+
+
+def _start_queue(config: TrainConfig) -> TransferQueueController:
+    loop = config.loop
+    return TransferQueueController.start(
+        global_batch_size=loop.prompts_per_step,
+        num_global_batch=1,
+        num_n_samples=loop.samples_per_prompt,
+        task_samplers={"train": GRPOSampler(num_n_samples=loop.samples_per_prompt)},
+        tasks=TASKS,
+    )
+
+
+def _serve_metrics(config: TrainConfig, queue: dict[str, Any], stack: ExitStack) -> TrainingMetrics:
+    registry = CollectorRegistry()
+    if config.metrics.port:
+        client = stack.enter_context(TimedClient("metrics", queue, call_timeout_s=2.0))
+
+        def ready() -> str | None:
+            try:
+                client.stats()
+            except TransferQueueError as error:
+                return str(error)
+            return None
+
+        from transfer_queue.metrics import QueueCollector
+
+        collectors = [QueueCollector(client)]
+        endpoint = MetricsEndpoint(
+            config.metrics.host, config.metrics.port, registry, ready=ready, collectors=collectors
+        )
+        stack.enter_context(endpoint)
+    return TrainingMetrics(registry)
+
+
+def _base_model(config: TrainConfig, run: RunFolder) -> Path:
+    """The folder of the model to train; a tiny one is made in the run folder, once."""
+    if config.model.id not in TINY_MODELS:
+        return hub.resolve(config.model.id)
+    folder = run / "base_model"
+    if not (folder / "config.json").exists():
+        make_tiny(config.model, folder)
+    return folder
+
+
+def _restore(checkpoints: Checkpoints, policy: Policy) -> Boundary:
+    found = checkpoints.newest()
+    if found is None:
+        return Boundary.now(0, 0)
+    boundary, state, _ = found
+    policy.load_state_dict(state)
+    boundary.restore_rng()
+    return boundary
+
+
+def _make_loop(
+    config: TrainConfig,
+    run: RunFolder,
+    policy: Policy,
+    folder: Path,
+    source: PromptSource,
+    reward: Reward,
+    clients: dict[str, TimedClient],
+    stop: StopSignals,
+) -> SyncLoop:
+    loop, queue, n = config.loop, config.queue, config.loop.samples_per_prompt
+    waits = {"lease_s": queue.lease_s, "timeout_s": queue.timeout_s}
+    sampler = PolicySampler(TorchSampler(folder, device=config.model.device, dtype=config.model.dtype))
+    tolerance = loop.logp_tolerance or TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
+    return SyncLoop(
+        feeder=PromptFeeder(clients["feeder"], source, n, config.run.seed),
+        rollout=RolloutWorker(clients["rollout"], sampler, sampling_params(config.sampler), n, **waits),
+        reward=RewardWorker(clients["reward"], reward, **waits),
+        trainer=Trainer(
+            clients["train"], policy, config.algo, config.sampler.temperature, n, config.mesh.trainer_dp, tolerance,
+            config.run.seed, **waits,
+        ),
+        clients=list(clients.values()),
+        prompts_per_step=loop.prompts_per_step,
+        lineage=run.lineage,
+        stop=stop,
+    )  # fmt: skip
+
+
+def sampling_params(config: SamplerConfig) -> SamplingParams:
+    """What the rollout asks of its sampler; the seed comes with each prompt."""
+    return SamplingParams(
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        stop=list(config.stop) or None,
+        stop_token_ids=list(config.stop_token_ids) or None,
+        ignore_eos=config.ignore_eos,
+    )
+
+
+def make_tiny(config: ModelConfig, folder: Path) -> None:
+    """Write the tiny model that ``config.id`` names."""
+    if config.id == "tiny-opt":
+        make_tiny_opt(folder, seed=config.seed, **asdict(config.tiny))
+    else:
+        shape = {name: value for name, value in asdict(config.tiny).items() if name not in ("alphabet", "end_is_rare")}
+        make_tiny_qwen2(folder, seed=config.seed, **shape)

@@ -1,0 +1,151 @@
+"""The life of one run, from its folder to its report."""
+
+import time
+from contextlib import ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from twinkle import hub
+from twinkle.config import TrainConfig
+from twinkle.data import make_source
+from twinkle.loop.console import StepProgress, show_outcome, show_plan
+from twinkle.loop.run_folder import RESULT, RunFolder, find_run, new_run, write_json
+from twinkle.loop.stop import StopRequested, StopSignals
+from twinkle.model.config import TINY_MODELS
+from twinkle.rl.reward import resolve as reward_named
+
+if TYPE_CHECKING:
+    from twinkle.loop.assembly import Assembly
+    from twinkle.loop.checkpoint import Boundary
+    from twinkle.loop.sync import StepDone
+
+
+def train(config: TrainConfig, resolved: str, stop: StopSignals) -> int:
+    """Train as ``config`` says; returns the exit code 0.
+
+    Guarantees: whatever ends the run, its queue process is gone, its checkpoint is that of a step boundary and its
+    folder can be resumed.
+
+    Raises:
+        StopRequested: a signal ended it, after checkpoint and report were written.
+    """
+    console = Console(highlight=False)
+    if config.run.dry_run:
+        from twinkle.loop.plan import dry_run
+
+        dry_run(console, config, resolved)
+        return 0
+    root, identity = Path(config.run.root), config.identity()
+    source, reward = make_source(config.data, config.run.seed), reward_named(config.data.reward)
+    if config.model.id not in TINY_MODELS:
+        hub.resolve(config.model.id)
+    with ExitStack() as stack:
+        run = find_run(root, config.run.resume, identity) or new_run(root, identity)
+        stack.callback(run.close)
+        (run / "config.yaml").write_text(resolved)
+        with console.status("Loading torch and the model ...") if console.is_terminal else nullcontext():
+            from twinkle.loop.assembly import assemble
+
+            parts = assemble(config, run, source, reward, stop, stack)
+        Session(config, run, parts, console, stop).live()
+    return 0
+
+
+class Session:
+    """One run while it lives."""
+
+    def __init__(self, config: TrainConfig, run: RunFolder, parts: "Assembly", console: Console, stop: StopSignals):
+        self.config, self.run, self.parts, self.console, self.stop = config, run, parts, console, stop
+        self.boundary: Boundary = parts.boundary
+
+    def live(self) -> None:
+        """Show the plan, train, and keep what came of it; on a signal or a failure save what is whole first."""
+        show_plan(self.console, self.config.run.name, self.parts.plan)
+        try:
+            self._train()
+            self._finish()
+        except StopRequested as stopped:
+            self._save_unfinished(stopped.signame)
+            raise
+        except Exception:
+            if self.parts.loop.intact and self.boundary.step:
+                self._save_unfinished("an error")
+            raise
+
+    def _train(self) -> None:
+        loop, steps = self.parts.loop, self.config.loop.steps
+        loop.publish(self.boundary.step)
+        self._evaluate_if_due()
+        with StepProgress(self.console, steps=steps, done=self.boundary.step) as progress:
+            while self.boundary.step < steps:
+                done = loop.step(self.boundary, self._record)
+                self.boundary = done.boundary
+                progress.step(done.row)
+                self._evaluate_if_due()
+
+    def _evaluate_if_due(self) -> None:
+        """Held-out reward before, after and every ``eval.every`` steps; never twice, so a resumed run may ask again."""
+        step, every = self.boundary.step, self.config.eval.every
+        if step in (0, self.config.loop.steps) or (every and step % every == 0):
+            self.parts.records.evaluated(self.parts.evaluation.run(step))
+
+    def _record(self, done: "StepDone") -> None:
+        """Write a step down, and a checkpoint when one is due; signals wait meanwhile."""
+        step, loop = done.boundary.step, self.config.loop
+        self.parts.records.step(done.row)
+        for sample in done.samples[: loop.samples_per_step_kept]:
+            self.parts.records.samples.write({"step": step, **sample})
+        self.parts.metrics.step(done.row, tokens=done.tokens, samples=len(done.samples))
+        if step == loop.steps or (loop.checkpoint_every and step % loop.checkpoint_every == 0):
+            self._checkpoint(done.boundary)
+
+    def _checkpoint(self, boundary: "Boundary") -> None:
+        self.parts.records.sync()
+        self.parts.assert_queue_empty()
+        self.parts.checkpoints.save(boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
+
+    def _save_unfinished(self, reason: str) -> None:
+        """Checkpoint and report of a run that ends early, so that run.resume continues it."""
+        with self.stop.shielded():
+            self.parts.records.sync()
+            self.parts.checkpoints.save(self.boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
+            report = self._report()
+        self.console.print(
+            f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; everything up to there is saved.\n"
+            f"  report    {report}\n  continue  the same command with run.resume=auto",
+            markup=False,
+        )
+
+    def _finish(self) -> None:
+        """Weights, report and result; then say what came of it."""
+        with self.stop.shielded():
+            kind = "adapter" if self.config.model.lora.enabled else "model"
+            self.parts.policy.save_pretrained(self.run / kind)
+            before, after = self.parts.evaluation.run(0), self.parts.evaluation.run(self.boundary.step)
+            report = self._report()
+            write_json(
+                self.run / RESULT,
+                {
+                    "steps": self.boundary.step,
+                    "lineage": self.run.lineage,
+                    "eval_reward_before": before["reward_mean"],
+                    "eval_reward_after": after["reward_mean"],
+                },
+            )
+        show_outcome(
+            self.console,
+            before,
+            after,
+            kept=self.run / kind,
+            report=report,
+            seconds=time.perf_counter() - self.parts.began,
+        )
+
+    def _report(self) -> Path:
+        from twinkle.loop.report import write_report
+
+        return write_report(
+            self.run.path, title=self.config.run.name, plan=self.parts.plan, steps=self.config.loop.steps
+        )
