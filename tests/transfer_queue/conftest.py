@@ -1,0 +1,32 @@
+"""A controller per test module and clients that are always closed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from transfer_queue import TransferQueueClient, TransferQueueController
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., TransferQueueController]]:
+    """Starts controllers that end with the test."""
+    with ExitStack() as stack:
+
+        def begin(**arguments: Any) -> TransferQueueController:
+            arguments = {"global_batch_size": 8, **arguments}
+            return stack.enter_context(TransferQueueController.start(**arguments))
+
+        yield begin
+
+
+@pytest.fixture
+def connect() -> Iterator[Callable[..., TransferQueueClient]]:
+    """Makes clients that are closed with the test."""
+    with ExitStack() as stack:
+
+        def begin(controller: TransferQueueController, name: str = "client") -> TransferQueueClient:
+            return stack.enter_context(TransferQueueClient(name, controller.get_info()))
+
+        yield begin

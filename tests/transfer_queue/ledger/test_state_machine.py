@@ -1,0 +1,243 @@
+"""The ledger beside an obviously right model: the same rows for every request, and no row lost or counted twice."""
+
+import pytest
+from hypothesis import Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.transfer_queue.ledger.clock import Clock, rank, want
+from tests.transfer_queue.ledger.model import Held, Model, Row
+from transfer_queue.errors import ExhaustedError, GroupError, StepClearedError
+from transfer_queue.ledger import Ledger, QueueShape, Taken, Want
+from transfer_queue.ledger.counts import count, recount
+from transfer_queue.ledger.lease import Part
+from transfer_queue.ledger.view import FREE
+
+TASKS = st.sampled_from(["a", "b"])
+STEPS = st.integers(0, 2)
+FIELDS = st.sampled_from([("x",), ("x",), ("y",), ("x", "y"), ("y", "z")])
+LEASES = st.sampled_from([None, 3, 10, 20])
+PICK = st.integers(0, 10_000)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    ledger_class = Ledger
+
+    @initialize(prompts=st.integers(1, 4), samples=st.integers(1, 3))
+    def begin(self, prompts: int, samples: int) -> None:
+        self.clock = Clock()
+        self.samples = samples
+        self.ledger = self.ledger_class(QueueShape(prompts, 2, samples), self.clock)
+        self.model = Model(prompts, 2, samples)
+        self.leases: dict[int, Held] = {}
+
+    def held(self, pick: int) -> tuple[int, Held] | None:
+        live = [(key, held) for key, held in self.leases.items() if held in self.model.held]
+        return live[pick % len(live)] if live else None
+
+    @rule(groups=st.integers(1, 3), step=st.one_of(st.none(), STEPS), fields=st.sampled_from([["x"], ["x", "y"]]))
+    def put_groups(self, groups: int, step: int | None, fields: list[str]) -> None:
+        self.put(groups * self.samples, step, fields, None)
+
+    @rule(label=st.sampled_from("pqr"), step=st.one_of(st.none(), STEPS))
+    def put_one(self, label: str, step: int | None) -> None:
+        self.put(1, step, ["x"], [label])
+
+    def put(self, rows: int, step: int | None, fields: list[str], labels: list[str] | None) -> None:
+        try:
+            indexes = self.ledger.put_rows(rows, fields, step, labels)
+        except GroupError:
+            return
+        if indexes is None:
+            assert len(self.model.steps()) == 2 or (step is None and rows > self.samples)
+            return
+        assert len(set(indexes)) == rows
+        assert set(indexes).isdisjoint(self.model.rows)
+        steps, names = self.ledger.steps.places(indexes)
+        for index, where, name in zip(indexes, steps, names, strict=True):
+            serial = index // self.ledger.shape.capacity
+            self.model.rows[index] = Row(where, serial, (serial, str(name)), set(fields))
+        assert step is None or set(steps) == {step}
+        assert len(self.model.steps()) <= 2
+
+    @precondition(lambda self: self.model.rows)
+    @rule(pick=PICK, size=st.integers(1, 5), field=st.sampled_from("yz"))
+    def put_field(self, pick: int, size: int, field: str) -> None:
+        lacking = [index for index, row in self.model.rows.items() if field not in row.fields]
+        chosen = [lacking[(pick + 3 * i) % len(lacking)] for i in range(size)] if lacking else []
+        chosen = list(dict.fromkeys(chosen))
+        if chosen:
+            self.ledger.put_fields(chosen, [field])
+            for index in chosen:
+                self.model.rows[index].fields.add(field)
+
+    @rule(pick=PICK, field=st.sampled_from("yz"), part=st.booleans())
+    def put_field_under_lease(self, pick: int, field: str, part: bool) -> None:
+        found = self.held(pick)
+        if found is None:
+            return
+        lease, held = found
+        rows = [index for index in held.rows if field not in self.model.rows[index].fields]
+        rows = rows[:1] if part else rows
+        if rows:
+            self.ledger.put_fields(rows, [field], lease)
+            held.written += [(index, field) for index in rows]
+            for index in rows:
+                self.model.rows[index].fields.add(field)
+
+    @rule(
+        task=TASKS, fields=FIELDS, units=st.integers(1, 3), whole=st.booleans(),
+        step=st.one_of(st.none(), STEPS), lease=LEASES,
+    )  # fmt: skip
+    def take(
+        self, task: str, fields: tuple[str, ...], units: int, whole: bool, step: int | None, lease: int | None
+    ) -> None:
+        batch = units * self.samples if whole else units
+        request = want(task, batch, fields=fields, step=step, whole_groups=whole, lease_s=lease)
+        expected = self.model.choose(task, fields, batch, step, whole)
+        taken = self.attempt(request, expected)
+        if taken is None or expected is None:
+            return
+        assert taken.indexes == expected
+        self.model.note_read(task, expected, fields)
+        if lease is None:
+            self.model.set_state(task, expected, "consumed")
+        else:
+            self.model.set_state(task, expected, "leased")
+            self.hold(taken, Held(task, expected, self.clock.now + lease))
+
+    @rule(
+        task=TASKS, group=st.sampled_from("gh"), place=st.integers(0, 1), batch=st.integers(1, 2),
+        step=st.one_of(st.none(), STEPS), lease=LEASES,
+    )  # fmt: skip
+    def take_rank(self, task: str, group: str, place: int, batch: int, step: int | None, lease: int | None) -> None:
+        key = (task, step, group)
+        held = self.model.groups.get(key)
+        if key in self.model.complete:
+            return
+        if held is not None:
+            batch, lease = len(held.rows) // 2, 5 if held.asks_ack else None
+        fields = ("x",)
+        request = want(task, batch, fields=fields, step=step, dp=rank(place, 2, group), lease_s=lease, patience_s=30.0)
+        expected = held.rows if held else self.model.choose(task, fields, 2 * batch, step, whole=False)
+        taken = self.attempt(request, expected)
+        if taken is None or expected is None:
+            return
+        assert taken.indexes == expected[place * batch : (place + 1) * batch]
+        if held is None:
+            self.model.note_read(task, expected, fields)
+            self.model.set_state(task, expected, "leased")
+            seconds = 30 if lease is None else lease
+            held = Held(task, expected, self.clock.now + seconds, 2, key=key, asks_ack=lease is not None)
+            self.model.groups[key] = held
+            self.model.held.append(held)
+        if lease is None:
+            self.model.vote(held, place)
+        else:
+            held.deadline = max(held.deadline, self.clock.now + lease)
+            assert taken.lease_id is not None
+            self.leases[taken.lease_id] = held
+
+    def attempt(self, request: Want, expected: list[int] | None) -> Taken | None:
+        joins = self.ledger.reservations.find(request) is not None
+        try:
+            taken = self.ledger.take(request)
+        except ExhaustedError:
+            assert expected is None
+            assert not self.model.possible(request.task, request.needed, request.step, request.whole_groups)
+            return None
+        except StepClearedError:
+            assert request.step not in self.model.steps()
+            return None
+        assert (taken is None) == (expected is None)
+        if taken is None:
+            assert self.model.possible(request.task, request.needed, request.step, request.whole_groups) or joins
+        return taken
+
+    def hold(self, taken: Taken, held: Held) -> None:
+        assert taken.lease_id is not None
+        self.leases[taken.lease_id] = held
+        self.model.held.append(held)
+
+    @rule(pick=PICK, place=st.integers(0, 1))
+    def ack(self, pick: int, place: int) -> None:
+        found = self.held(pick)
+        if found is not None:
+            lease, held = found
+            self.ledger.ack(lease, place)
+            self.model.vote(held, place if held.votes_needed > 1 else 0)
+
+    @rule(pick=PICK)
+    def release(self, pick: int) -> None:
+        found = self.held(pick)
+        if found is not None:
+            self.ledger.release(found[0])
+            self.model.give_back(found[1])
+
+    @rule(pick=PICK, really=st.sampled_from([False, False, True]))
+    def drop(self, pick: int, really: bool) -> None:
+        found = self.held(pick)
+        if found is not None and really:
+            self.ledger.drop(found[0], "stale")
+            self.model.drop(found[1])
+
+    @rule(seconds=st.integers(1, 15))
+    def let_time_pass(self, seconds: int) -> None:
+        self.clock.now += seconds
+        late = sorted(
+            (held for held in self.model.held if held.deadline <= self.clock.now), key=lambda held: held.deadline
+        )
+        for held in late:
+            self.model.give_back(held)
+        assert self.ledger.expire() == len(late)
+
+    @rule(step=STEPS, really=st.sampled_from([False, False, True]))
+    def clear(self, step: int, really: bool) -> None:
+        if not really:
+            return
+        assert self.ledger.clear(step, force=True) == (step in self.model.steps())
+        self.model.clear(step)
+
+    @invariant()
+    def nothing_is_lost_or_counted_twice(self) -> None:
+        if not hasattr(self, "ledger"):
+            return
+        for partition in self.ledger.steps.in_order():
+            mine = [row for row in self.model.rows.values() if row.step == partition.step]
+            for task in ("a", "b"):
+                counts = count(self.ledger, partition, task)
+                assert counts == recount(self.ledger, partition, task)
+                assert counts.conserved
+                states = [row.state(task) for row in mine]
+                expected = (len(mine), states.count("leased"), states.count("consumed"), states.count("dropped"))
+                assert (counts.produced, counts.leased, counts.consumed, counts.dropped) == expected
+
+
+LedgerMachine.TestCase.settings = settings(max_examples=250, stateful_step_count=40, deadline=None)
+TestLedger = LedgerMachine.TestCase
+
+
+class LosesOneRow(Ledger):
+    """A ledger with a fault: of the rows that are given back, the last one is forgotten."""
+
+    def _move(self, task: str, parts: list[Part], before: int, after: int, reason: str = "") -> None:
+        if after == FREE:
+            parts = [(partition, rows[:-1]) for partition, rows in parts]
+        super()._move(task, parts, before, after, reason)
+
+
+def test_a_ledger_that_loses_one_row_is_caught() -> None:
+    class Mutant(LedgerMachine):
+        ledger_class = LosesOneRow
+
+    once = [Phase.generate]
+    quick = settings(max_examples=200, stateful_step_count=30, deadline=None, derandomize=True, phases=once)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(Mutant, settings=quick)
