@@ -111,6 +111,7 @@ class Adapters:
     def _delete(self, inner_name: str) -> None:
         if self._peft is not None:
             self.activate("")
+            self._peft.base_model.set_adapter([], inference_mode=True)
             self._peft.delete_adapter(inner_name)
 
 

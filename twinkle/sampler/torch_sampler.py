@@ -26,6 +26,8 @@ from twinkle.sampler.uniforms import fresh_seed
 from twinkle.sampler.weights import FullWeights
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Without any of these transformers makes up a tokenizer that knows no words.
+TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
 class TorchSampler(Sampler):
@@ -230,6 +232,8 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _load_tokenizer(folder: Path) -> Any:
+    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
+        raise ModelNotFoundError(f"the folder {str(folder)!r} holds no tokenizer (tokenizer.json, for instance)")
     try:
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
