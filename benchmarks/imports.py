@@ -1,4 +1,4 @@
-"""How long ``import twinkle`` and ``import transfer_queue`` take, above an empty interpreter, each in fresh processes."""
+"""How long ``import twinkle`` and ``import transfer_queue`` take, each in a new interpreter."""
 
 import subprocess
 import sys

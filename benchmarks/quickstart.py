@@ -1,4 +1,4 @@
-"""The quickstart as a person runs it: ``twinkle-train experiment=quickstart`` in a process of its own, watched from outside."""
+"""The quickstart as a person runs it, in a process of its own and watched from outside."""
 
 import statistics
 import subprocess

@@ -47,8 +47,8 @@ class TrainConfig:
             getattr(self, part.name).validate()
         if self.loop.prompts_per_step % self.mesh.trainer_dp:
             raise ConfigError(
-                f"loop.prompts_per_step={self.loop.prompts_per_step} is not divisible by mesh.trainer_dp={self.mesh.trainer_dp}: "
-                "every rank needs the same number of whole groups."
+                f"loop.prompts_per_step={self.loop.prompts_per_step} is not divisible by "
+                f"mesh.trainer_dp={self.mesh.trainer_dp}: every rank needs the same number of whole groups."
             )
 
     def identity(self) -> RunIdentity:

@@ -23,7 +23,9 @@ class TrainingMetrics:
         self._reward = Gauge("twinkle_reward_mean", "Mean reward of the newest step.", registry=registry)
         self._loss = Gauge("twinkle_loss", "Loss of the newest step.", registry=registry)
         self._logp = Gauge(
-            "twinkle_logp_diff_max", "Largest gap of a sampler's log-prob to the trainer's, newest step.", registry=registry
+            "twinkle_logp_diff_max",
+            "Largest gap of a sampler's log-prob to the trainer's, newest step.",
+            registry=registry,
         )
         self._tokens = Counter("twinkle_sampled_tokens_total", "Tokens sampled.", registry=registry)
         self._samples = Counter("twinkle_trained_samples_total", "Samples trained on.", registry=registry)
@@ -60,7 +62,13 @@ class MetricsEndpoint:
     """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, *, ready: Callable[[], str | None], collectors: Iterable[Collector] = ()
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        *,
+        ready: Callable[[], str | None],
+        collectors: Iterable[Collector] = (),
     ):
         for collector in collectors:
             registry.register(collector)
@@ -70,15 +78,21 @@ class MetricsEndpoint:
             self._server = make_server(host, port, self._serve, server_class=WSGIServer, handler_class=_QuietHandler)
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
-            raise ConfigError(f"metrics.port={port} on {host} {why}: choose another port, or 0 to switch the endpoint off.") from error
+            raise ConfigError(
+                f"metrics.port={port} on {host} {why}: choose another port, or 0 to switch the endpoint off."
+            ) from error
         self.port = self._server.server_port
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True, name="metrics")
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, daemon=True, name="metrics"
+        )
 
     def __enter__(self) -> "MetricsEndpoint":
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()

@@ -1,4 +1,4 @@
-"""Every snippet of document 000, as written, in one namespace from the first to the last, as a reader would type them."""
+"""Every snippet of document 000, as written, in one namespace, as a reader would type them one after the other."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -28,7 +28,7 @@ def filled_controller() -> Any:
 
 @pytest.fixture(scope="module")
 def namespace(ray_cluster: Any) -> Iterator[dict[str, object]]:
-    """The prelude, all of it: a live client for ``TransferQueueClient(...)``, and the names ray, global_step, controller_info."""
+    """The prelude, all of it: a live ``TransferQueueClient(...)``, and the names ray, global_step, controller_info."""
     real = transfer_queue.TransferQueueClient
     controllers = []
 

@@ -27,7 +27,12 @@ def test_the_figures_of_a_step_are_served() -> None:
         status, text = get(endpoint.port, "/metrics")
 
     assert status == 200
-    for line in ("twinkle_step 3.0", "twinkle_reward_mean 0.5", "twinkle_sampled_tokens_total 256.0", "twinkle_trained_samples_total 64.0"):
+    for line in (
+        "twinkle_step 3.0",
+        "twinkle_reward_mean 0.5",
+        "twinkle_sampled_tokens_total 256.0",
+        "twinkle_trained_samples_total 64.0",
+    ):
         assert line in text.splitlines()
 
 

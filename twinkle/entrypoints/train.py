@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def run_job(settings: DictConfig) -> int:
-    """One run (of several, with ``-m``); returns its exit code, and raises SystemExit on a signal, which ends a sweep."""
+    """One run (of several, with ``-m``); returns its exit code. A signal raises SystemExit, which ends a sweep too."""
     debug = bool(OmegaConf.select(settings, "run.debug", default=False))
     try:
         with StopSignals() as stop:
@@ -60,7 +60,7 @@ def run_job(settings: DictConfig) -> int:
 
 
 def schema() -> DictConfig:
-    """TrainConfig as Hydra's schema: typed, closed to unknown keys, open to overrides although its classes are frozen."""
+    """TrainConfig as Hydra's schema: typed, closed to unknown keys, open to overrides though its classes are frozen."""
     config = OmegaConf.structured(TrainConfig)
     _thaw(config)
     return cast(DictConfig, config)

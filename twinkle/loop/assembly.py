@@ -18,7 +18,7 @@ from twinkle.data_format import SamplingParams
 from twinkle.errors import CheckpointError
 from twinkle.loop.checkpoint import Boundary, Checkpoints
 from twinkle.loop.evaluation import Evaluation
-from twinkle.loop.plan import plan_lines
+from twinkle.loop.plan import model_size, plan_lines
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
 from twinkle.loop.reward_worker import RewardWorker
@@ -96,9 +96,8 @@ def assemble(
         keep_through_step=boundary.step,
     )
     stack.callback(evaluation.close)
-    plan = plan_lines(
-        config, parameters=policy.num_parameters, trainable=policy.num_trainable, run_folder=str(run.path)
-    )
+    size = model_size(config, parameters=policy.num_parameters, trainable=policy.num_trainable)
+    plan = plan_lines(config, model=size, run_folder=str(run.path))
     return Assembly(boundary, policy, loop, evaluation, checkpoints, records, metrics, plan, began)
 
 

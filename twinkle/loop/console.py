@@ -90,6 +90,8 @@ class StepProgress:
         self._progress.update(self._bar, completed=row["step"], **fields)
         if not self.console.is_terminal and (row["step"] % self._every == 0 or row["step"] in (1, self.steps)):
             self.console.print(
-                f"step {row['step']}/{self.steps}  reward {fields['reward']}  loss {fields['loss']}  {fields['tokens']} tokens/s",
+                "step {step}/{steps}  reward {reward}  loss {loss}  {tokens} tokens/s".format(
+                    step=row["step"], steps=self.steps, **fields
+                ),
                 highlight=False,
             )

@@ -124,7 +124,8 @@ def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
         )
     if (path / RESULT).exists() and started.get("steps", 0) >= identity.steps:
         raise ConfigError(
-            f"run.resume={str(path)!r} is finished ({started.get('steps')} steps): raise loop.steps above that to train on."
+            f"run.resume={str(path)!r} is finished ({started.get('steps')} steps): "
+            "raise loop.steps above that to train on."
         )
     run = _continue(path, started, identity)
     if run is None:

@@ -134,14 +134,8 @@ class Session:
                     "eval_reward_after": after["reward_mean"],
                 },
             )
-        show_outcome(
-            self.console,
-            before,
-            after,
-            kept=self.run / kind,
-            report=report,
-            seconds=time.perf_counter() - self.parts.began,
-        )
+        seconds = time.perf_counter() - self.parts.began
+        show_outcome(self.console, before, after, kept=self.run / kind, report=report, seconds=seconds)
 
     def _report(self) -> Path:
         from twinkle.loop.report import write_report

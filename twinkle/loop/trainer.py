@@ -139,9 +139,9 @@ class Trainer:
         worst = int(gap_B.argmax())
         if not gap_B[worst] <= self.logp_tolerance:
             raise WeightSyncError(
-                f"Sample {rows[worst].sample_id} of version {rows[worst].version}: the sampler's log-probs differ from the "
-                f"trainer's by {float(gap_B[worst]):.2g}, more than loop.logp_tolerance={self.logp_tolerance:g}: the sampler "
-                "does not hold the weights that it says it does."
+                f"Sample {rows[worst].sample_id} of version {rows[worst].version}: the sampler's log-probs differ from "
+                f"the trainer's by {float(gap_B[worst]):.2g}, more than loop.logp_tolerance={self.logp_tolerance:g}: "
+                "the sampler does not hold the weights that it says it does."
             )
         return float(gap_B[worst])
 

@@ -91,7 +91,8 @@ class PublishedVersions:
         theirs = receiver.receive(payload)
         if ours != theirs:
             raise WeightSyncError(
-                f"The weights of version {payload.version} changed on their way to the sampler: sent {ours}, arrived {theirs}."
+                f"The weights of version {payload.version} changed on their way to the sampler: "
+                f"sent {ours}, arrived {theirs}."
             )
         self._fingerprints[payload.version] = ours
 
@@ -100,8 +101,8 @@ class PublishedVersions:
         known = self._fingerprints.get(version)
         if known is None:
             raise WeightSyncError(
-                f"Sample {sample_id} was made by version {version}, which this trainer never published "
-                f"(newest: {max(self._fingerprints, default=None)}). Is an older run's sampler still attached to this queue?"
+                f"Sample {sample_id} was made by version {version}, which this trainer never published (newest: "
+                f"{max(self._fingerprints, default=None)}). Is an older run's sampler still attached to this queue?"
             )
         if known != digest:
             raise WeightSyncError(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,21 +32,22 @@ class Trainer:
 
     folder: Path
 
-    def start(self, *overrides: str, fast: bool = True) -> "Running":
+    def start(self, *overrides: str, flags: Sequence[str] = (), fast: bool = True) -> "Running":
         """Start ``twinkle-train`` with overrides; ``fast`` makes it four steps long."""
         temporary = Path(f"/tmp/tw-{uuid.uuid4().hex[:8]}")  # short: a unix socket's path has 104 bytes on macOS
         temporary.mkdir()
         mark = uuid.uuid4().hex
         environment = {**os.environ, "TMPDIR": str(temporary), MARK: mark, "PYTHONPATH": str(self.folder)}
+        environment["TORCHINDUCTOR_CACHE_DIR"] = str(self.folder / "torch")  # torch's own cache, made at import
         process = subprocess.Popen(
-            [*COMMAND, *(FAST if fast else []), *overrides],
+            [*COMMAND, *flags, *(FAST if fast else []), *overrides],
             cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         return Running(process, mark, temporary)
 
-    def run(self, *overrides: str, fast: bool = True) -> Outcome:
+    def run(self, *overrides: str, flags: Sequence[str] = (), fast: bool = True) -> Outcome:
         """Start, wait for the end, and look around."""
-        return self.start(*overrides, fast=fast).wait()
+        return self.start(*overrides, flags=flags, fast=fast).wait()
 
     @property
     def latest(self) -> Path:

@@ -15,8 +15,8 @@ from tests.twinkle.entrypoints.cli import Outcome, Trainer
 from twinkle.loop.records import read_rows
 
 FIGURES = {
-    "step", "reward_mean", "reward_std", "loss", "grad_norm", "kl", "clip_fraction", "tokens_per_s", "seconds", "version",
-    "staleness_max", "logp_diff_max", "queue_seconds",
+    "step", "reward_mean", "reward_std", "loss", "grad_norm", "kl", "clip_fraction", "tokens_per_s", "seconds",
+    "version", "staleness_max", "logp_diff_max", "queue_seconds",
 }  # fmt: skip
 
 
@@ -51,8 +51,8 @@ def test_the_run_folder_holds_what_the_readme_lists(finished: tuple[Trainer, Out
     names = {path.name for path in trainer.latest.iterdir()}
 
     assert {
-        "metrics.jsonl", "reward.png", "report.html", "adapter", "samples.jsonl", "evals.jsonl", "config.yaml", "checkpoints",
-        "tensorboard", "result.json",
+        "metrics.jsonl", "reward.png", "report.html", "adapter", "samples.jsonl", "evals.jsonl", "config.yaml",
+        "checkpoints", "tensorboard", "result.json",
     } <= names  # fmt: skip
 
 
@@ -97,7 +97,7 @@ def test_a_finished_run_is_trained_on_with_more_steps(finished: tuple[Trainer, O
 
 
 def test_cfg_job_prints_the_configuration_and_runs_nothing(trainer: Trainer) -> None:
-    outcome = trainer.run("experiment=even_digits", "--cfg", "job")
+    outcome = trainer.run("experiment=even_digits", flags=["--cfg", "job"])
 
     assert outcome.code == 0
     assert "prompts_per_step: 32" in outcome.out
@@ -114,7 +114,7 @@ def test_dry_run_prints_sizes_and_memory_and_runs_nothing(trainer: Trainer) -> N
 
 
 def test_multirun_runs_one_after_the_other(trainer: Trainer) -> None:
-    outcome = trainer.run("-m", "run.seed=0,1", "loop.steps=1")
+    outcome = trainer.run("run.seed=0,1", "loop.steps=1", flags=["-m"])
 
     assert outcome.code == 0, outcome
     configs = [path.read_text() for path in (trainer.folder / "runs").glob("2*/config.yaml")]

@@ -108,7 +108,7 @@ def test_a_folder_in_use_and_a_folder_that_is_no_run_are_refused(tmp_path: Path)
 def test_an_unwritable_root_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(ConfigError, match="run.root="):
+    with pytest.raises(ConfigError, match=r"run\.root="):
         new_run(tmp_path / "file" / "runs", IDENTITY)
 
 
