@@ -5,6 +5,8 @@ parity tests and examples. Any local model folder takes the same path through th
 Heads are 32 wide, because vLLM's attention on a CPU serves no narrower LoRA model.
 """
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +36,7 @@ def make_tiny_opt(
     *,
     seed: int = 0,
     alphabet: str = ALPHABET,
+    words: Sequence[str] = (),
     end_is_rare: bool = True,
     hidden_size: int = 64,
     layers: int = 2,
@@ -47,7 +50,7 @@ def make_tiny_opt(
     As in a model that has seen text, special tokens hardly ever come out at the start: each is e^-8 times as likely as
     a character; with `end_is_rare=False` the end token is as likely as a character.
     """
-    tokenizer = character_tokenizer(alphabet, max_positions)
+    tokenizer = character_tokenizer(alphabet, max_positions, words)
     config = OPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden_size,
@@ -107,16 +110,17 @@ def make_tiny_qwen2(
     return _write(folder, model, tokenizer)
 
 
-def character_tokenizer(alphabet: str, max_length: int) -> PreTrainedTokenizerFast:
+def character_tokenizer(alphabet: str, max_length: int, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per character of `alphabet`, after <pad>=0, <s>=1, </s>=2 and <unk>=3.
 
     Encoding text puts <s> in front (`add_special_tokens=False` leaves it out); so does the chat template, which joins
     the contents of the messages. A character outside of the alphabet becomes <unk>.
     """
-    characters = list(dict.fromkeys(alphabet))
-    vocabulary = {token: index for index, token in enumerate([PAD, BOS, EOS, UNKNOWN, *characters])}
+    pieces = dict.fromkeys([*alphabet, *words])
+    vocabulary = {token: index for index, token in enumerate([PAD, BOS, EOS, UNKNOWN, *pieces])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(rf"{longest_first}|[\s\S]".lstrip("|")), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]

@@ -8,7 +8,7 @@ import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsFloat
 
 from twinkle.choices import one_of
 from twinkle.errors import ConfigError, RewardError
@@ -62,12 +62,13 @@ class Reward:
         text = prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
         try:
             value = self.function(text, response, answer)
+            number = float(value) if isinstance(value, SupportsFloat) else math.nan
         except Exception as error:
             raise RewardError(
                 f"reward {self.name} raised {type(error).__name__}: {error}; {_sample(text, response, answer)}"
             ) from error
-        if isinstance(value, bool | int | float) and math.isfinite(value):
-            return float(value)
+        if math.isfinite(number):
+            return number
         raise RewardError(
             f"reward {self.name} returned {value!r}, which is no finite number; {_sample(text, response, answer)}"
         )
@@ -83,13 +84,15 @@ def resolve(name: str) -> Reward:
     if not colon:
         return Reward(name, BUILT_IN[one_of("reward", name, (*BUILT_IN, "module:function"))])
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except ImportError as error:
+        module = importlib.import_module(module_name)
+    except Exception as error:
         raise ConfigError(
-            f"reward {name!r}: module {module_name!r} cannot be imported ({error}); is its folder on PYTHONPATH?"
+            f"reward {name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}); "
+            "is its folder on PYTHONPATH?"
         ) from error
-    except AttributeError as error:
-        raise ConfigError(f"reward {name!r}: module {module_name!r} has no function {function_name!r}") from error
+    function = getattr(module, function_name, None)
+    if function is None:
+        raise ConfigError(f"reward {name!r}: module {module_name!r} has no function {function_name!r}")
     if not callable(function):
         raise ConfigError(
             f"reward {name!r} is a {type(function).__name__}; give a function of (prompt, response, answer)"

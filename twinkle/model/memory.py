@@ -1,0 +1,67 @@
+"""How much memory a training step takes, estimated from config.json alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from twinkle.hub import resolve
+from twinkle.model.config import ModelConfig
+from twinkle.model.loading import attention_of, skeleton
+
+FLOAT32 = 4
+WIDTHS = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Parameters, counted exactly, and bytes on the trainer's device.
+
+    Attributes:
+        parameters, trainable: numbers of parameters, an adapter's included.
+        weights, gradients, optimizer: bytes; exact for AdamW.
+        activations: bytes of one micro-batch until its backward pass is over; right to a factor of about two.
+    """
+
+    parameters: int
+    trainable: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+
+def estimate_memory(
+    folder: str | Path, config: ModelConfig, *, rows: int, tokens: int, kl_coef: float = 0.0
+) -> MemoryEstimate:
+    """What training the model in `folder` takes with micro-batches of `rows` rows of `tokens` tokens; loads no weights.
+
+    With all weights trained and `kl_coef` > 0 a frozen reference model lies beside the policy and is counted.
+    """
+    model = skeleton(str(folder), config)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for p in model.parameters())
+    frozen = parameters - trainable if config.lora.enabled else parameters * bool(kl_coef)
+    return MemoryEstimate(
+        parameters=parameters,
+        trainable=trainable,
+        weights=trainable * FLOAT32 + frozen * WIDTHS[config.dtype],
+        gradients=trainable * FLOAT32,
+        optimizer=2 * trainable * FLOAT32,
+        activations=_activations(str(folder), config, rows, tokens),
+    )
+
+
+def _activations(folder: str, config: ModelConfig, rows: int, tokens: int) -> int:
+    """Korthikanti et al. 2022, arXiv:2205.05198, eq. 2: a layer keeps 17 h + 2.5 a s numbers for each token (h hidden
+    size, a heads, s tokens of a row; the second term only where attention is eager), and the loss three float32
+    copies of the logits."""
+    shape = AutoConfig.from_pretrained(resolve(folder)).get_text_config()
+    scores = 2.5 * shape.num_attention_heads * tokens if attention_of(config) == "eager" else 0.0
+    per_token = shape.num_hidden_layers * (17 * shape.hidden_size + scores) * WIDTHS[config.dtype]
+    return int(rows * tokens * (per_token + 3 * shape.vocab_size * FLOAT32))
