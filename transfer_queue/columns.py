@@ -139,12 +139,20 @@ def decode_fields(rows: int, columns: Sequence[wire.Column], frames: Sequence[An
     All of it is private to the caller and writable.
     """
     if _has_torch():
-        from tensordict import NonTensorStack, TensorDict
+        from tensordict import TensorDict
 
         values = {c.name: _torch_column(rows, c, frame) for c, frame in zip(columns, frames, strict=True)}
-        wrapped = {k: NonTensorStack.from_list(v) if isinstance(v, list) else v for k, v in values.items()}
-        return TensorDict(wrapped, batch_size=[rows])
+        return TensorDict({k: _stack(v) if isinstance(v, list) else v for k, v in values.items()}, batch_size=[rows])
     return {c.name: _numpy_column(rows, c, frame) for c, frame in zip(columns, frames, strict=True)}
+
+
+def _stack(values: list[Any]) -> Any:
+    """A list as a field of a TensorDict; `from_list` is faster but takes a list in a list for a further dimension."""
+    from tensordict import NonTensorData, NonTensorStack
+
+    if any(isinstance(value, list) for value in values):
+        return NonTensorStack(*[NonTensorData(data=value) for value in values])
+    return NonTensorStack.from_list(values)
 
 
 def _has_torch() -> bool:

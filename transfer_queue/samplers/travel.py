@@ -60,8 +60,10 @@ def build(spec: SamplerSpec) -> BaseSampler:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise SamplerError(f"the controller's process cannot import the sampler {spec.path!r}: {error}") from error
+    except Exception as error:  # an import runs the module, which may raise anything
+        raise SamplerError(
+            f"the controller's process cannot import the sampler {spec.path!r}: {type(error).__name__}: {error}"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, BaseSampler)):
         raise SamplerError(f"{spec.path!r} is no subclass of BaseSampler")
     return instance_of(lambda: found(*spec.args, **spec.kwargs))

@@ -18,7 +18,7 @@ class Row:
         return self.states.get(task, "dropped" if self.dropped else "free")
 
 
-@dataclass
+@dataclass(eq=False)
 class Held:
     task: str
     rows: list[int]

@@ -1,0 +1,162 @@
+"""Custom samplers in a real controller: served by a copy, and harmless when they are wrong."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.transfer_queue import samplers_for_tests as made
+from tests.transfer_queue.test_client import Connect, Start, in_background, wait_for_waiting
+from transfer_queue import (
+    DPGroupError,
+    NotReadyError,
+    SamplerError,
+    StepClearedError,
+    TransferQueueClient,
+    TransferQueueController,
+)
+
+
+@pytest.fixture(scope="module")
+def controller() -> Iterator[TransferQueueController]:
+    """One controller for the module: its process imports torch once."""
+    samplers = {
+        fault: made.Faulty(fault)
+        for fault in ("twice", "not offered", "too many", "raises", "hangs", "nothing", "unready")
+    }
+    with TransferQueueController.start(
+        global_batch_size=4,
+        num_n_samples=2,
+        num_global_batch=2,
+        task_samplers={**samplers, "partial": made.Faulty("partial"), "good": made.Documented, "biased": made.Biased},
+        sampler_timeout_s=1.0,
+    ) as running:
+        with TransferQueueClient("warm", running.get_info()) as client:
+            client.put({"x": ["1"] * 8}, global_step=0)
+            client.get_meta(["x"], 1, 0, "good", timeout_s=60)
+            client.clear(0)
+        yield running
+
+
+@pytest.fixture
+def client(controller: TransferQueueController) -> Iterator[TransferQueueClient]:
+    with TransferQueueClient("me", controller.get_info()) as one:
+        for step in one.stats().partitions:
+            one.clear(step, force=True)
+        yield one
+
+
+def test_what_sample_returns_is_taken_in_its_order(client: TransferQueueClient) -> None:
+    client.put({"x": [str(i) for i in range(8)]}, global_step=1)
+    meta = client.get_meta(["x"], 3, 1, "good", lease_s=9)
+    rest = client.get_meta(["x"], 5, 1, "good", lease_s=9)
+
+    assert list(client.get_data(meta)["x"]) == ["7", "6", "5"]
+    assert list(client.get_data(rest)["x"]) == ["4", "3", "2", "1", "0"]
+
+
+def test_a_custom_sampler_is_asked_again_when_rows_arrive(client: TransferQueueClient) -> None:
+    client.put({"x": ["1", "2"]}, global_step=1)
+    result = in_background(lambda: client.get_meta(["x", "y"], 4, 1, "good", timeout_s=10))
+    wait_for_waiting(client, "good")
+    client.put({"x": ["3", "4"], "y": ["3", "4"]}, global_step=1)
+    client.put({"x": ["5", "6"], "y": ["5", "6"]}, global_step=1)
+
+    assert list(client.get_data(result())["y"]) == ["6", "5", "4", "3"]
+
+
+def test_without_a_step_the_oldest_partition_with_a_full_batch_is_taken(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 2}, global_step=1)
+    client.put({"x": ["2"] * 4}, global_step=2)
+
+    assert client.get_meta(["x"], 3, None, "good", timeout_s=5).global_step == 2
+    assert client.get_meta(["x"], 2, None, "good", timeout_s=5).global_step == 1
+
+
+def test_parameters_reach_the_sampler_and_dp_slices_its_answer(client: TransferQueueClient) -> None:
+    client.put({"x": [str(i) for i in range(8)]}, global_step=1)
+    got = []
+    for rank in (1, 0):
+        params = {"parity": 1, "dp_rank": rank, "dp_size": 2, "dp_group_id": "g"}
+        meta = client.get_meta(["x"], 2, 1, "biased", sampler_params=params, timeout_s=5)
+        got.append(list(client.get_data(meta)["x"]))
+
+    assert got == [["5", "7"], ["1", "3"]]
+    with pytest.raises(DPGroupError, match="new dp_group_id"):
+        client.get_meta(["x"], 2, 1, "biased", sampler_params=params)
+
+
+@pytest.mark.parametrize(
+    ("task", "named"),
+    [
+        ("twice", "returned index 0 twice"),
+        ("not offered", "returned index 10000, which was not offered to it"),
+        ("too many", "returned 3 indices where 2 were asked for"),
+        ("raises", "raised ZeroDivisionError: no such thing"),
+    ],
+)
+def test_a_sampler_that_misbehaves_is_named_and_nothing_is_taken(
+    client: TransferQueueClient, task: str, named: str
+) -> None:
+    client.put({"x": ["1"] * 8}, global_step=1)
+    before = client.stats()
+    with pytest.raises(SamplerError, match=rf"sampler Faulty\('{task}'\) of task '{task}' {named}; nothing was taken"):
+        client.get_meta(["x"], 2, 1, task, timeout_s=5)
+    after = client.stats()
+
+    assert after.tasks[task].consumed == after.tasks[task].leased == 0
+    assert after.leases == before.leases == 0
+
+
+def test_a_sampler_that_offers_what_is_not_ready_is_told(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 8}, global_step=1)
+    with pytest.raises(SamplerError, match=r"offered row 0, which does not exist, is taken or lacks one of \['y'\]"):
+        client.get_meta(["y"], 2, 1, "unready", timeout_s=5)
+
+
+def test_partial_groups_are_refused_where_groups_were_asked_for(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 8}, global_step=1)
+    with pytest.raises(SamplerError, match="returned 1 of the 2 rows of group 0"):
+        client.get_meta(["x"], 2, 1, "partial", get_n_samples=True, timeout_s=5)
+
+    assert client.get_meta(["x"], 2, 1, "partial", timeout_s=5).global_indexes
+
+
+def test_a_sampler_that_finds_nothing_lets_its_caller_wait(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 8}, global_step=1)
+    with pytest.raises(NotReadyError, match="8 ready"):
+        client.get_meta(["x"], 2, 1, "nothing", timeout_s=0.3)
+
+
+def test_a_sampler_that_hangs_blocks_nobody_else(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 8}, global_step=1)
+    hanging = in_background(lambda: client.get_meta(["x"], 2, 1, "hangs", timeout_s=20))
+    wait_for_waiting(client, "hangs")
+    began = time.monotonic()
+    client.get_meta(["x"], 2, 1, "other", timeout_s=5)
+    client.get_meta(["x"], 2, 1, "good", timeout_s=5)
+    assert time.monotonic() - began < 0.5
+    with pytest.raises(SamplerError, match="has not answered for 1 s"):
+        hanging()
+    with pytest.raises(SamplerError, match="has not answered for 1 s"):
+        client.get_meta(["x"], 2, 1, "hangs", timeout_s=20)
+
+
+def test_a_step_that_is_cleared_ends_the_wait_for_a_custom_sampler(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"]}, global_step=1, group_id="a")
+    result = in_background(lambda: client.get_meta(["x"], 2, 1, "good", timeout_s=20))
+    wait_for_waiting(client, "good")
+    client.clear(1)
+    with pytest.raises(StepClearedError):
+        result()
+
+
+def test_a_client_registers_a_sampler_by_path(start: Start, connect: Connect) -> None:
+    controller = start()
+    client = connect(controller)
+    client.register_sampler("train", made.Documented)
+    client.put({"x": ["1", "2"]}, global_step=0)
+
+    assert list(client.get_data(client.get_meta(["x"], 2, 0, "train", timeout_s=30))["x"]) == ["2", "1"]
+    with pytest.raises(SamplerError, match="a lambda"):
+        controller.register_sampler("train", lambda: made.Documented())
