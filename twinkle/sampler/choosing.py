@@ -92,10 +92,10 @@ def sampling_logprobs(raw_logp_RV: Tensor, controls: RowControls, forbidden_RV: 
 
 def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
     """The first token whose cumulative probability exceeds the uniform number; never one of probability zero."""
+    # A GPU adds up in parallel, so that rounding may lift the sum at a token of probability zero.
     cdf_RV = probabilities_RV.cumsum(-1).masked_fill_(probabilities_RV == 0, -1.0)
-    total_R = cdf_RV.amax(-1)
-    # u < 1 may round up to the total, which no token exceeds.
-    target_R = torch.minimum(uniforms_R * total_R, torch.nextafter(total_R, torch.zeros_like(total_R)))
+    # At most 1 - 2**-53 times the total rounds to less than the total, so that some token always exceeds it.
+    target_R = uniforms_R * cdf_RV.amax(-1)
     return (cdf_RV > target_R[:, None]).to(torch.uint8).argmax(-1)
 
 

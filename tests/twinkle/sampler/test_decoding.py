@@ -167,6 +167,16 @@ def test_rows_that_have_ended_leave_the_batch(sampler: TorchSampler, monkeypatch
         assert [t[token] for t, token in zip(one.top_logprobs, one.tokens, strict=True)] == one.logprobs
 
 
+def test_rows_that_stay_keep_their_random_numbers(qwen2_folder: Path) -> None:
+    sampler = TorchSampler(qwen2_folder)
+    inputs = prompts(10, lengths=(5, 5))
+    limits = [3] * 5 + [150] + [3] * 4
+    params = [SamplingParams(max_tokens=n, seed=i, ignore_eos=True) for i, n in enumerate(limits)]
+    together = sampler.sample(inputs, params).sequences
+
+    assert together[5].tokens == sampler.sample(inputs[5], params[5]).sequences[0].tokens
+
+
 def test_batches_are_cut_at_max_rows(opt_folder: Path) -> None:
     inputs = prompts(5, lengths=(6, 6))
     params = [SamplingParams(max_tokens=6, seed=i, ignore_eos=True) for i in range(5)]
