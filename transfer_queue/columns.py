@@ -72,43 +72,44 @@ def _check_dense(name: str, shape: Sequence[int]) -> None:
         raise FieldError(f"field {name!r} is a single number without rows: its first dimension counts rows")
 
 
-def _same_dtype(name: str, values: Sequence[Any], kinds: tuple[type, ...]) -> None:
+def _check_alike(name: str, values: Sequence[Any], kinds: tuple[type, ...]) -> None:
+    dtype = values[0].dtype
     for row, value in enumerate(values):
-        if not isinstance(value, kinds) or getattr(value, "dtype", None) != values[0].dtype:
-            other = getattr(value, "dtype", type(value).__name__)
-            raise FieldError(f"field {name!r}: row {row} is {other}, row 0 is {values[0].dtype}: a field has one dtype")
+        found = value.dtype if isinstance(value, kinds) else type(value).__name__  # type: ignore[attr-defined]
+        if found != dtype:
+            raise FieldError(f"field {name!r}: row {row} is {found}, row 0 is {dtype}: a field has one dtype")
 
 
 def _encode_torch_rows(name: str, values: Sequence[Any]) -> tuple[int, wire.Column, Frame]:
     torch = sys.modules["torch"]
-    _same_dtype(name, values, (torch.Tensor,))
-    shapes = [tuple(value.shape) for value in values]
-    column = wire.Column(name, str(values[0].dtype)[6:], _compact(shapes))
+    _check_alike(name, values, (torch.Tensor,))
+    column = wire.Column(name, str(values[0].dtype)[6:], _shapes(values))
     return len(values), column, _torch_bytes(torch.cat([value.detach().reshape(-1) for value in values]))
 
 
 def _encode_numpy_rows(name: str, values: Sequence[Any]) -> tuple[int, wire.Column, Frame]:
-    _same_dtype(name, values, (np.ndarray, np.generic))
-    shapes = [tuple(value.shape) for value in values]
+    _check_alike(name, values, (np.ndarray, np.generic))
     together = np.concatenate([np.ravel(value) for value in values])
-    return len(values), wire.Column(name, _dtype(name, together), _compact(shapes)), _numpy_bytes(together)
+    return len(values), wire.Column(name, _dtype(name, together), _shapes(values)), _numpy_bytes(together)
 
 
 def _encode_objects(name: str, values: Sequence[Any]) -> tuple[int, wire.Column, Frame]:
-    packed = []
-    for row, value in enumerate(values):
-        try:
-            packed.append(_pack(value))
-        except (TypeError, OverflowError, RecursionError) as error:
-            raise FieldError(
-                f"field {name!r}: row {row} is a {type(value).__name__} that cannot travel ({error}); "
-                "use tensors, arrays, strings, bytes or JSON-like values"
-            ) from error
-    return len(packed), wire.Column(name, wire.OBJECT, [], [len(value) for value in packed]), b"".join(packed)
+    packed: list[bytes] = []
+    try:
+        packed.extend(map(_pack, values))
+    except (TypeError, OverflowError, RecursionError) as error:
+        row = len(packed)
+        raise FieldError(
+            f"field {name!r}: row {row} is a {type(values[row]).__name__} that cannot travel ({error}); "
+            "use tensors, arrays, strings, bytes or JSON-like values"
+        ) from error
+    return len(packed), wire.Column(name, wire.OBJECT, [], list(map(len, packed))), b"".join(packed)
 
 
-def _compact(shapes: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    return shapes[:1] if all(shape == shapes[0] for shape in shapes) else shapes
+def _shapes(values: Sequence[Any]) -> list[tuple[int, ...]]:
+    """One shape where all agree, otherwise one per row."""
+    shapes = [value.shape for value in values]
+    return [tuple(shape) for shape in (shapes[:1] if shapes.count(shapes[0]) == len(shapes) else shapes)]
 
 
 def _torch_bytes(value: Any) -> Frame:

@@ -73,13 +73,9 @@ class Steps:
 
     def places(self, indexes: Sequence[int]) -> tuple[list[int], list[str | int]]:
         """Step and group of each row."""
-        steps, labels = [], []
-        for index in indexes:
-            serial, row = divmod(index, self.shape.capacity)
-            partition = self._by_serial[serial]
-            steps.append(partition.step)
-            labels.append(partition.label(row))
-        return steps, labels
+        pairs = [divmod(index, self.shape.capacity) for index in indexes]
+        steps = [self._by_serial[serial].step for serial, _ in pairs]
+        return steps, [self._by_serial[serial].label(row) for serial, row in pairs]
 
     def plan(self, labels: Sequence[Hashable], step: int | None) -> Plan | None:
         """Where new rows with these group labels go, or None while they must wait for a partition to be cleared.

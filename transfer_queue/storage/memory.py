@@ -13,11 +13,11 @@ Cell = tuple[tuple[int, ...], bytes]
 
 
 class MemoryStorage:
-    """Per partition and field one cell per row; a field has one dtype for the life of the controller."""
+    """Per field one cell per row, by global index; a field has one dtype for the life of the controller."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._partitions: dict[int, dict[str, dict[int, Cell]]] = {}
+        self._fields: dict[str, dict[int, Cell]] = {}
         self._dtypes: dict[str, str] = {}
         self.bytes = 0
 
@@ -50,20 +50,16 @@ class MemoryStorage:
         """Keep the cells of these rows; the ledger has made sure that none is there already."""
         for column, values in zip(columns, cells, strict=True):
             self._dtypes[column.name] = column.dtype
-            for index, cell in zip(indexes, values, strict=True):
-                serial, row = divmod(index, self._capacity)
-                self._partitions.setdefault(serial, {}).setdefault(column.name, {})[row] = cell
-                self.bytes += len(cell[1])
+            self._fields.setdefault(column.name, {}).update(zip(indexes, values, strict=True))
+            self.bytes += sum(len(value) for _, value in values)
 
     def read(self, field: str, indexes: Sequence[int]) -> tuple[wire.Column, bytes]:
         """The values of one field of these rows, in this order."""
-        cells = []
-        for index in indexes:
-            serial, row = divmod(index, self._capacity)
-            try:
-                cells.append(self._partitions[serial][field][row])
-            except KeyError:
-                raise FieldError(f"row {index} has no field {field!r}: it was not produced") from None
+        kept = self._fields.get(field, {})
+        try:
+            cells = [kept[index] for index in indexes]
+        except KeyError as error:
+            raise FieldError(f"row {error.args[0]} has no field {field!r}: it was not produced") from None
         dtype = self._dtypes[field]
         values = [value for _, value in cells]
         if dtype == wire.OBJECT:
@@ -74,10 +70,9 @@ class MemoryStorage:
 
     def free(self, freed: Freed) -> None:
         """Forget what the ledger has given up."""
-        if freed.field is None:
-            gone = self._partitions.pop(freed.serial, {})
-            self.bytes -= sum(len(value) for field in gone.values() for _, value in field.values())
-            return
-        field = self._partitions[freed.serial][freed.field]
-        for row in freed.rows:
-            self.bytes -= len(field.pop(row)[1])
+        first = freed.serial * self._capacity
+        fields = self._fields.values() if freed.field is None else [self._fields[freed.field]]
+        for index in range(first, first + self._capacity) if freed.field is None else [first + i for i in freed.rows]:
+            for kept in fields:
+                cell = kept.pop(index, None)
+                self.bytes -= len(cell[1]) if cell is not None else 0
