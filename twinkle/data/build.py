@@ -1,6 +1,7 @@
 """From settings to a source of prompts."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from twinkle.data.base import PromptSource
 from twinkle.data.config import DataConfig
@@ -29,11 +30,13 @@ def make_source(config: DataConfig, seed: int) -> PromptSource:
 def _table(config: DataConfig, seed: int) -> PromptSource:
     from twinkle.data.hf import read_dataset
     from twinkle.data.jsonl import read_jsonl
+    from twinkle.data.sums import SUMS_FILE
     from twinkle.data.table import TablePrompts
 
+    path = SUMS_FILE if config.path == SUMS_FILE.stem else Path(config.path)
     columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
     if config.name == "jsonl":
-        rows = read_jsonl(config.path, **columns)
+        rows = read_jsonl(path, **columns)
     else:
-        rows = read_dataset(config.path, **columns, split=config.split)
-    return TablePrompts(rows, seed=seed, held_out_prompts=config.held_out_prompts, origin=config.path)
+        rows = read_dataset(path, **columns, split=config.split)
+    return TablePrompts(rows, seed=seed, held_out_prompts=config.held_out_prompts, origin=str(path))

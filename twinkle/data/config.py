@@ -20,7 +20,8 @@ class DataConfig:
         held_out_prompts: prompts set aside for evaluation; none of them is ever trained on.
         digits: characters of the toy tasks' prompts.
         length: digits of a toy prompt; for even_digits, of the response too.
-        path: file (jsonl), or file or folder (hf: parquet, json, jsonl, csv, or a folder of ``save_to_disk``).
+        path: for jsonl a file, or sums_in_words for the one that ships with the package; for hf a parquet, json, jsonl
+            or csv file, or a folder of ``save_to_disk``.
         prompt_column, answer_column: where prompt (text, or a list of chat messages) and answer (text) stand.
         split: which part of a ``save_to_disk`` folder that has several.
     """

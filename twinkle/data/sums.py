@@ -10,11 +10,11 @@ from pathlib import Path
 
 SUMS_FILE = Path(__file__).parent / "files" / "sums_in_words.jsonl"
 LARGEST = 20
-SMALL = (
+NUMBER_WORDS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen"
-).split()
-TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+    "eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety"
+)
+SMALL, TENS = NUMBER_WORDS.split()[:20], NUMBER_WORDS.split()[20:]
 
 
 def in_words(number: int) -> str:
@@ -29,16 +29,18 @@ def sums_in_words() -> Iterator[str]:
     """The lines of the file: every sum of two numbers from 0 to LARGEST."""
     for left in range(LARGEST + 1):
         for right in range(LARGEST + 1):
-            yield json.dumps({"prompt": f"{in_words(left)} plus {in_words(right)}", "answer": in_words(left + right)})
+            prompt = f"{in_words(left)} plus {in_words(right)}"
+            yield json.dumps({"prompt": prompt, "answer": in_words(left + right)})
 
 
 def nearness(prompt: str, response: str, answer: str) -> float:
-    """1 for the answer; half as much for each unit that another number in words is off; 0 for anything else."""
+    """1 for the answer, 0 for what is no number in words, and for other numbers 1/2 less 1/40 for each unit that they
+    are off, but never less than 0."""
     numbers = {in_words(number): number for number in range(100)}
     said, right = numbers.get(response.strip()), numbers[answer]
     if said is None:
         return 0.0
-    return 0.5 ** abs(said - right)
+    return 1.0 if said == right else max(0.0, 0.5 - abs(said - right) / 40)
 
 
 if __name__ == "__main__":

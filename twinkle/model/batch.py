@@ -46,8 +46,8 @@ class TrainBatch:
         return (self.response_mask_BT > 0) & (self.weights_B > 0)[:, None]
 
     def rows(self, start: int, stop: int) -> "TrainBatch":
-        """Rows start .. stop - 1, cut to their longest."""
-        width = int(self.attention_mask_BT[start:stop].sum(1).max())
+        """Rows start .. stop - 1, without the columns behind their last token."""
+        width = int(self.attention_mask_BT[start:stop].any(0).nonzero()[-1]) + 1
         cut = (slice(start, stop), slice(0, width))
         return TrainBatch(
             self.input_ids_BT[cut],

@@ -38,11 +38,13 @@ class LoraSettings:
 class TinySettings:
     """Shape of a model made on the spot when `model.id` is one of tiny-opt and tiny-qwen2.
 
-    `alphabet` (OPT only): the characters that are tokens. `end_is_rare` (OPT only): the end token starts out as
+    `alphabet` (OPT only): the characters that are tokens; `words` (OPT only): words that are one token each,
+    separated by blanks, beside the alphabet. `end_is_rare` (OPT only): the end token starts out as
     unlikely as the other special tokens, which is right for answers of a fixed length.
     """
 
     alphabet: str = "01234567"
+    words: str = ""
     end_is_rare: bool = True
     hidden_size: int = 64
     layers: int = 2

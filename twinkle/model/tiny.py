@@ -6,7 +6,7 @@ Heads are 32 wide, because vLLM's attention on a CPU serves no narrower LoRA mod
 """
 
 import re
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,6 +22,8 @@ from transformers import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
+from twinkle.choices import one_of
+from twinkle.model.config import TINY_MODELS, ModelConfig
 from twinkle.model.folder import without_progress_bars
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
@@ -31,12 +33,22 @@ RARITY = 8.0
 CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
+def make_tiny(config: ModelConfig, folder: str | Path) -> Path:
+    """Write the model that `config.id` (tiny-opt or tiny-qwen2) names, shaped by `config.tiny`, from `config.seed`."""
+    shape = asdict(config.tiny)
+    if one_of("model.id", config.id, TINY_MODELS) == "tiny-opt":
+        return make_tiny_opt(folder, seed=config.seed, **shape)
+    for name in ("alphabet", "words", "end_is_rare"):
+        del shape[name]
+    return make_tiny_qwen2(folder, seed=config.seed, **shape)
+
+
 def make_tiny_opt(
     folder: str | Path,
     *,
     seed: int = 0,
     alphabet: str = ALPHABET,
-    words: Sequence[str] = (),
+    words: str = "",
     end_is_rare: bool = True,
     hidden_size: int = 64,
     layers: int = 2,
@@ -46,7 +58,8 @@ def make_tiny_opt(
     """Write an OPT of about 110k parameters with random weights into `folder` and return the folder.
 
     The same arguments give the same bytes, and the global RNG is left as it was. `alphabet` lists the characters that
-    get a token each, in that order after the special tokens; `max_positions` bounds prompt + response in tokens.
+    get a token each, in that order after the special tokens, and `words`, separated by blanks, become one token each
+    wherever they stand; `max_positions` bounds prompt + response in tokens.
     As in a model that has seen text, special tokens hardly ever come out at the start: each is e^-8 times as likely as
     a character; with `end_is_rare=False` the end token is as likely as a character.
     """
@@ -110,17 +123,18 @@ def make_tiny_qwen2(
     return _write(folder, model, tokenizer)
 
 
-def character_tokenizer(alphabet: str, max_length: int, words: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+def character_tokenizer(alphabet: str, max_length: int, words: str = "") -> PreTrainedTokenizerFast:
     """A tokenizer with one token per character of `alphabet`, after <pad>=0, <s>=1, </s>=2 and <unk>=3.
 
     Encoding text puts <s> in front (`add_special_tokens=False` leaves it out); so does the chat template, which joins
     the contents of the messages. A character outside of the alphabet becomes <unk>.
     """
-    pieces = dict.fromkeys([*alphabet, *words])
+    longest_first = sorted(words.split(), key=len, reverse=True)
+    pieces = dict.fromkeys([*alphabet, *words.split()])
     vocabulary = {token: index for index, token in enumerate([PAD, BOS, EOS, UNKNOWN, *pieces])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
-    longest_first = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(rf"{longest_first}|[\s\S]".lstrip("|")), "isolated")
+    pattern = "|".join([*map(re.escape, longest_first), r"[\s\S]"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])]

@@ -1,0 +1,177 @@
+"""Prompts out of files: JSON lines, `datasets`, and the table behind both."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from twinkle.data import DataConfig, PromptRow, make_source
+from twinkle.data.hf import read_dataset
+from twinkle.data.jsonl import read_jsonl
+from twinkle.data.table import TablePrompts
+from twinkle.errors import ConfigError, DataError
+
+COLUMNS = {"prompt_column": "prompt", "answer_column": "answer"}
+RECORDS = [{"prompt": f"{i}+1", "answer": str(i + 1), "other": i} for i in range(10)]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def write(text: str) -> Path:
+        path = tmp_path / "data.jsonl"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def lines(records: list[Any]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+def pairs(rows: list[PromptRow]) -> list[tuple[Any, str]]:
+    return [(row.prompt, row.answer) for row in rows]
+
+
+def test_jsonl_rows_keep_their_order_and_lines(write: Callable[[str], Path]) -> None:
+    path = write("\n" + lines([{"q": "1+1", "a": 2}, {"q": "zwölf", "a": "12"}]))
+
+    rows = read_jsonl(path, prompt_column="q", answer_column="a")
+
+    assert rows == [PromptRow(f"{path}:2", "1+1", "2"), PromptRow(f"{path}:3", "zwölf", "12")]
+
+
+def test_a_prompt_may_be_chat_messages(write: Callable[[str], Path]) -> None:
+    messages = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1+1", "name": "x"}]
+
+    row = read_jsonl(write(lines([{"prompt": messages, "answer": "2"}])), **COLUMNS)[0]
+
+    assert row.prompt == [{"role": "system", "content": "Add."}, {"role": "user", "content": "1+1"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ('{"prompt": "a", "answer": "b"}\n{"prompt": \n', [":2: no JSON"]),
+        ('{"prompt": "a", "answer": "b"}\n["a", "b"]\n', [":2: a list where an object"]),
+        (
+            '{"prompt": "a", "reply": "b"}\n',
+            [":1: there is no column 'answer'", "'prompt', 'reply'", "data.answer_column"],
+        ),
+        ('{"question": "a", "answer": "b"}\n', [":1: there is no column 'prompt'", "data.prompt_column"]),
+        ('{"prompt": 3, "answer": "b"}\n', [":1: column 'prompt' holds 3"]),
+        ('{"prompt": [], "answer": "b"}\n', [":1: column 'prompt' holds []"]),
+        ('{"prompt": [{"role": "user"}], "answer": "b"}\n', [":1: column 'prompt' holds", "role and content"]),
+        ('{"prompt": "a", "answer": null}\n', [":1: column 'answer' holds None"]),
+        ("\n \n", ["holds no row"]),
+    ],
+)
+def test_a_bad_line_is_named(write: Callable[[str], Path], text: str, parts: list[str]) -> None:
+    path = write(text)
+
+    with pytest.raises(DataError) as error:
+        read_jsonl(path, **COLUMNS)
+
+    assert all(part in str(error.value) for part in [str(path), *parts])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.jsonl").write_bytes('{"prompt": "ö"}'.encode("latin-1"))
+
+    with pytest.raises(DataError, match=r"none\.jsonl' cannot be read: No such file"):
+        read_jsonl(tmp_path / "none.jsonl", **COLUMNS)
+    with pytest.raises(DataError, match="no UTF-8"):
+        read_jsonl(tmp_path / "latin.jsonl", **COLUMNS)
+
+
+def test_an_epoch_has_every_training_row_once_and_each_epoch_its_own_order(write: Callable[[str], Path]) -> None:
+    config = DataConfig(name="jsonl", path=str(write(lines(RECORDS))), held_out_prompts=3)
+    source = make_source(config, 0)
+    held_out = pairs(source.held_out(3))
+
+    first, second = pairs(source.draw(0, 7)), pairs(source.draw(7, 7))
+
+    assert sorted(first) == sorted(second) == sorted({*pairs(read_jsonl(config.path, **COLUMNS))} - {*held_out})
+    assert first != second
+    assert pairs(source.draw(5, 4)) == first[5:] + second[:2]
+    assert pairs(make_source(config, 0).draw(0, 14)) == first + second
+    assert pairs(make_source(config, 1).held_out(3)) != held_out
+
+
+def test_drawn_rows_have_ids_of_their_own() -> None:
+    rows = [PromptRow(f"f:{i}", "p", "a") for i in range(4)]
+
+    ids = [row.prompt_id for row in TablePrompts(rows, seed=0, held_out_prompts=1, origin="f").draw(0, 9)]
+
+    assert len(set(ids)) == 9
+    assert all(name.startswith(f"draw {index} of f:") for index, name in enumerate(ids))
+
+
+def test_a_table_that_is_too_small_is_refused(write: Callable[[str], Path]) -> None:
+    config = DataConfig(name="jsonl", path=str(write(lines(RECORDS))), held_out_prompts=10)
+
+    with pytest.raises(DataError, match=r"has 10 rows, and data.held_out_prompts=10 leaves none"):
+        make_source(config, 0)
+    with pytest.raises(ConfigError, match=r"eval.prompts=4, but only data.held_out_prompts=3"):
+        make_source(replace(config, held_out_prompts=3), 0).held_out(4)
+
+
+def saved(kind: str, folder: Path) -> Path:
+    """RECORDS as a file or folder of that kind."""
+    dataset = datasets.Dataset.from_list(RECORDS)
+    path = folder / f"data.{kind}"
+    if kind == "parquet":
+        dataset.to_parquet(path)
+    elif kind == "csv":
+        dataset.to_csv(path)
+    elif kind in ("json", "jsonl"):
+        path.write_text(lines(RECORDS))
+    elif kind == "folder":
+        dataset.save_to_disk(path)
+    else:
+        datasets.DatasetDict({"train": dataset, "test": dataset.select([0])}).save_to_disk(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "json", "jsonl", "folder", "splits"])
+def test_datasets_reads_local_files_and_folders(kind: str, tmp_path: Path) -> None:
+    path = saved(kind, tmp_path)
+
+    rows = read_dataset(path, **COLUMNS)
+
+    assert [row.prompt for row in rows] == [record["prompt"] for record in RECORDS]
+    assert [row.answer for row in rows] == [record["answer"] for record in RECORDS]
+    assert rows[2].prompt_id == f"{path}:row 3"
+    source = make_source(DataConfig(name="hf", path=str(path), held_out_prompts=2), 0)
+    assert {*pairs(source.draw(0, 8)), *pairs(source.held_out(2))} == {*pairs(rows)}
+
+
+def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
+    path = saved("splits", tmp_path)
+
+    assert len(read_dataset(path, **COLUMNS, split="test")) == 1
+    with pytest.raises(DataError, match=r"no split 'tset' \(splits: 'train', 'test'\)"):
+        read_dataset(path, **COLUMNS, split="tset")
+
+
+def test_what_datasets_cannot_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    (tmp_path / "data.txt").write_text("a")
+    (tmp_path / "empty").mkdir()
+
+    for name, part in [
+        ("none.csv", "is not there"),
+        ("data.txt", "is no file that data=hf reads"),
+        ("broken.parquet", "cannot be read by datasets"),
+        ("empty", "cannot be read by datasets"),
+    ]:
+        with pytest.raises(DataError) as error:
+            read_dataset(tmp_path / name, **COLUMNS)
+        assert part in str(error.value)
+        assert name in str(error.value)
+    with pytest.raises(DataError, match=r"row 1: there is no column 'reply' \(columns: 'prompt', 'answer', 'other'\)"):
+        read_dataset(saved("parquet", tmp_path), prompt_column="prompt", answer_column="reply")
