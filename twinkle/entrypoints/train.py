@@ -97,7 +97,7 @@ def _thaw(config: DictConfig) -> None:
 
 def _keys(settings: DictConfig, prefix: str = "") -> list[str]:
     keys = []
-    for key in settings:
+    for key in map(str, settings):
         keys.append(f"{prefix}{key}")
         if isinstance(node := settings._get_node(key), DictConfig) and node._metadata.object_type not in (None, dict):
             keys += _keys(node, f"{prefix}{key}.")

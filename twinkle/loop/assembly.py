@@ -1,21 +1,23 @@
 """From a configuration to the parts of a run; what needs an end is put on the caller's stack."""
 
+import logging
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from prometheus_client import CollectorRegistry
 
-from transfer_queue import GRPOSampler, TransferQueueController
+from transfer_queue import GRPOSampler, TransferQueueClient, TransferQueueController
 from transfer_queue.errors import TransferQueueError
-from twinkle import hub
+from transfer_queue.metrics import QueueCollector
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
 from twinkle.data_format import SamplingParams
 from twinkle.errors import CheckpointError
+from twinkle.loop.base_model import base_model
 from twinkle.loop.checkpoint import Boundary, Checkpoints
 from twinkle.loop.evaluation import Evaluation
 from twinkle.loop.plan import model_size, plan_lines
@@ -29,9 +31,7 @@ from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
 from twinkle.loop.weight_sync import PolicySampler
 from twinkle.metrics import MetricsEndpoint, TrainingMetrics
-from twinkle.model.config import TINY_MODELS, ModelConfig
 from twinkle.model.policy import Policy
-from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
 from twinkle.rl.reward import Reward
 from twinkle.sampler import TorchSampler
 from twinkle.sampler.config import SamplerConfig
@@ -75,12 +75,16 @@ def assemble(
 ) -> Assembly:
     """Make every part of the run in ``run`` and put it where its newest checkpoint was, if there is one."""
     began = time.perf_counter()
+    # transformers asks torch.fx whether it is being traced, and torch.fx answers with a warning to everybody
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
     if config.infra.threads:
         torch.set_num_threads(config.infra.threads)
     controller = stack.enter_context(_start_queue(config))
-    clients = {name: stack.enter_context(TimedClient(name, controller.get_info())) for name in ("feeder", *TASKS)}
+    clients = {name: TimedClient(name, controller.get_info()) for name in ("feeder", *TASKS)}
+    for client in clients.values():
+        stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), stack)
-    folder = _base_model(config, run)
+    folder = base_model(config.model, run.path)
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, policy)
@@ -115,7 +119,7 @@ def _start_queue(config: TrainConfig) -> TransferQueueController:
 def _serve_metrics(config: TrainConfig, queue: dict[str, Any], stack: ExitStack) -> TrainingMetrics:
     registry = CollectorRegistry()
     if config.metrics.port:
-        client = stack.enter_context(TimedClient("metrics", queue, call_timeout_s=2.0))
+        client = stack.enter_context(TransferQueueClient("metrics", queue, call_timeout_s=2.0))
 
         def ready() -> str | None:
             try:
@@ -124,24 +128,12 @@ def _serve_metrics(config: TrainConfig, queue: dict[str, Any], stack: ExitStack)
                 return str(error)
             return None
 
-        from transfer_queue.metrics import QueueCollector
-
-        collectors = [QueueCollector(client)]
+        collectors = [QueueCollector(client.stats)]
         endpoint = MetricsEndpoint(
             config.metrics.host, config.metrics.port, registry, ready=ready, collectors=collectors
         )
         stack.enter_context(endpoint)
     return TrainingMetrics(registry)
-
-
-def _base_model(config: TrainConfig, run: RunFolder) -> Path:
-    """The folder of the model to train; a tiny one is made in the run folder, once."""
-    if config.model.id not in TINY_MODELS:
-        return hub.resolve(config.model.id)
-    folder = run / "base_model"
-    if not (folder / "config.json").exists():
-        make_tiny(config.model, folder)
-    return folder
 
 
 def _restore(checkpoints: Checkpoints, policy: Policy) -> Boundary:
@@ -165,16 +157,15 @@ def _make_loop(
     stop: StopSignals,
 ) -> SyncLoop:
     loop, queue, n = config.loop, config.queue, config.loop.samples_per_prompt
-    waits = {"lease_s": queue.lease_s, "timeout_s": queue.timeout_s}
     sampler = PolicySampler(TorchSampler(folder, device=config.model.device, dtype=config.model.dtype))
     tolerance = loop.logp_tolerance or TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     return SyncLoop(
         feeder=PromptFeeder(clients["feeder"], source, n, config.run.seed),
-        rollout=RolloutWorker(clients["rollout"], sampler, sampling_params(config.sampler), n, **waits),
-        reward=RewardWorker(clients["reward"], reward, **waits),
+        rollout=RolloutWorker(clients["rollout"], sampler, sampling_params(config.sampler), n, queue),
+        reward=RewardWorker(clients["reward"], reward, queue),
         trainer=Trainer(
             clients["train"], policy, config.algo, config.sampler.temperature, n, config.mesh.trainer_dp, tolerance,
-            config.run.seed, **waits,
+            config.run.seed, queue,
         ),
         clients=list(clients.values()),
         prompts_per_step=loop.prompts_per_step,
@@ -192,12 +183,3 @@ def sampling_params(config: SamplerConfig) -> SamplingParams:
         stop_token_ids=list(config.stop_token_ids) or None,
         ignore_eos=config.ignore_eos,
     )
-
-
-def make_tiny(config: ModelConfig, folder: Path) -> None:
-    """Write the tiny model that ``config.id`` names."""
-    if config.id == "tiny-opt":
-        make_tiny_opt(folder, seed=config.seed, **asdict(config.tiny))
-    else:
-        shape = {name: value for name, value in asdict(config.tiny).items() if name not in ("alphabet", "end_is_rare")}
-        make_tiny_qwen2(folder, seed=config.seed, **shape)

@@ -84,10 +84,11 @@ class StepProgress:
         """Show one step's figures."""
         fields = {
             "reward": f"{row['reward_mean']:.3f}",
-            "loss": f"{row['loss']:+.4f}",
+            "loss": f"{row['loss']:.1e}",
             "tokens": f"{row['tokens_per_s']:,.0f}",
         }
-        self._progress.update(self._bar, completed=row["step"], **fields)
+        self._progress.update(self._bar, completed=row["step"])
+        self._progress.tasks[self._bar].fields.update(fields)
         if not self.console.is_terminal and (row["step"] % self._every == 0 or row["step"] in (1, self.steps)):
             self.console.print(
                 "step {step}/{steps}  reward {reward}  loss {loss}  {tokens} tokens/s".format(

@@ -17,7 +17,10 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
         ("model", f"{config.model.id}, {model}"),
         ("data", f"{config.data.name}, reward {config.data.reward}"),
         ("step", f"{sizes} = {loop.rows_per_step} rows"),
-        ("tokens", f"at most {config.sampler.max_tokens} a response, {tokens:,} a step, {tokens * loop.steps:,} in all"),
+        (
+            "tokens",
+            f"at most {config.sampler.max_tokens} a response, {tokens:,} a step, {tokens * loop.steps:,} in all",
+        ),
         ("steps", f"{loop.steps}, learning rate {config.optim.lr:g}, {config.algo.advantage}"),
         ("devices", f"{config.model.device}, {threads}; {config.mesh.trainer_dp} trainer rank(s), 1 sampler"),
         ("run folder", run_folder),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from transfer_queue import TransferQueueClient
+from twinkle.loop.config import QueueConfig
 from twinkle.rl.reward import Reward
 
 
@@ -14,8 +15,7 @@ class RewardWorker:
 
     client: TransferQueueClient
     reward: Reward
-    lease_s: float
-    timeout_s: float
+    queue: QueueConfig
 
     def work(self, step: int, rows: int) -> None:
         """Score ``rows`` rows of partition ``step``."""
@@ -24,8 +24,8 @@ class RewardWorker:
             batch_size=rows,
             global_step=step,
             task_name="reward",
-            lease_s=self.lease_s,
-            timeout_s=self.timeout_s,
+            lease_s=self.queue.lease_s,
+            timeout_s=self.queue.timeout_s,
         )
         data = self.client.get_data(meta)
         rewards = self.reward.score(list(data["prompt"]), list(data["response"]), list(data["answer"]))

@@ -11,6 +11,7 @@ from transfer_queue import TransferQueueClient
 from twinkle.data.base import PromptRow, PromptSource
 from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.errors import WeightSyncError
+from twinkle.loop.config import QueueConfig
 from twinkle.loop.prompts import Prompt, trajectory_of
 from twinkle.loop.weight_sync import PolicySampler
 
@@ -56,8 +57,7 @@ class RolloutWorker:
     policy: PolicySampler
     params: SamplingParams
     samples_per_prompt: int
-    lease_s: float
-    timeout_s: float
+    queue: QueueConfig
 
     def work(self, step: int, rows: int) -> int:
         """Serve ``rows`` rows of partition ``step``; returns how many tokens were sampled."""
@@ -67,8 +67,8 @@ class RolloutWorker:
             global_step=step,
             task_name="rollout",
             get_n_samples=True,
-            lease_s=self.lease_s,
-            timeout_s=self.timeout_s,
+            lease_s=self.queue.lease_s,
+            timeout_s=self.queue.timeout_s,
         )
         data = self.client.get_data(meta)
         order = np.argsort(data["sample_id"].numpy(), kind="stable")

@@ -32,15 +32,15 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals) -> int:
         StopRequested: a signal ended it, after checkpoint and report were written.
     """
     console = Console(highlight=False)
-    if config.run.dry_run:
-        from twinkle.loop.plan import dry_run
-
-        dry_run(console, config, resolved)
-        return 0
-    root, identity = Path(config.run.root), config.identity()
     source, reward = make_source(config.data, config.run.seed), reward_named(config.data.reward)
     if config.model.id not in TINY_MODELS:
         hub.resolve(config.model.id)
+    if config.run.dry_run:
+        from twinkle.loop.dry_run import dry_run
+
+        dry_run(console, config, resolved, source)
+        return 0
+    root, identity = Path(config.run.root), config.identity()
     with ExitStack() as stack:
         run = find_run(root, config.run.resume, identity) or new_run(root, identity)
         stack.callback(run.close)
@@ -113,8 +113,8 @@ class Session:
             self.parts.checkpoints.save(self.boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
             report = self._report()
         self.console.print(
-            f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; everything up to there is saved.\n"
-            f"  report    {report}\n  continue  the same command with run.resume=auto",
+            f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; "
+            f"all up to there is saved.\n  report    {report}\n  continue  the same command with run.resume=auto",
             markup=False,
         )
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from transfer_queue import BatchMeta, TransferQueueClient
 from twinkle.errors import WeightSyncError
+from twinkle.loop.config import QueueConfig
 from twinkle.loop.prompts import Prompt, prompt_text
 from twinkle.loop.weight_sync import PublishedVersions, Version, WeightPayload
 from twinkle.model.policy import Policy, TrainBatch, make_batch
@@ -71,8 +72,7 @@ class Trainer:
     dp_size: int
     logp_tolerance: float
     seed: int
-    lease_s: float
-    timeout_s: float
+    queue: QueueConfig
     published: PublishedVersions = field(default_factory=PublishedVersions)
 
     def export(self, version: Version) -> WeightPayload:
@@ -128,8 +128,8 @@ class Trainer:
             task_name="train",
             get_n_samples=True,
             sampler_params={"dp_rank": rank, "dp_size": self.dp_size, "dp_group_id": f"step-{step}"},
-            lease_s=self.lease_s,
-            timeout_s=self.timeout_s,
+            lease_s=self.queue.lease_s,
+            timeout_s=self.queue.timeout_s,
         )
 
     def _compare(self, batch: TrainBatch, rows: list[TrainRow]) -> float:

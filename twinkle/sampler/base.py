@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twinkle.data_format import InputFeature, SampleResponse, SamplingParams, Trajectory
-from twinkle.errors import AdapterError
+from twinkle.errors import AdapterError, WeightSyncError
 from twinkle.template import Template, make_template
 
 Inputs = InputFeature | Trajectory | Sequence[InputFeature] | Sequence[Trajectory]
@@ -38,6 +38,10 @@ class Sampler(ABC):
     ) -> None:
         """Add the adapter in a folder, or one of a configuration; an adapter of that name is replaced."""
         raise AdapterError(f"{type(self).__name__} takes no adapters, so {adapter_name!r} cannot be added")
+
+    def update_weights(self, state_dict: Mapping[str, Any]) -> None:
+        """Replace all weights of the model by copies of these, under the names of its state dict."""
+        raise WeightSyncError(f"{type(self).__name__} cannot replace its weights; train an adapter instead")
 
     def set_template(self, template_cls: Template | type[Template] | str, **kwargs: Any) -> None:
         """Use another template: an instance, a class, or a name (auto, chat, plain); ``kwargs`` go to the class."""

@@ -42,6 +42,6 @@ class SamplerConfig:
             )
         if self.top_p != 1.0 or self.top_k != -1:
             raise ConfigError(
-                f"sampler.top_p={self.top_p}, sampler.top_k={self.top_k}: training needs the whole distribution, because "
-                "the log-probs of a truncated one belong to another policy. Set top_p=1.0 and top_k=-1."
+                f"sampler.top_p={self.top_p}, sampler.top_k={self.top_k}: training needs the whole distribution, "
+                "because the log-probs of a truncated one belong to another policy. Set top_p=1.0 and top_k=-1."
             )

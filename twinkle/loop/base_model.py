@@ -1,0 +1,22 @@
+"""The model that a run starts from."""
+
+from pathlib import Path
+
+from twinkle import hub
+from twinkle.model.config import TINY_MODELS, ModelConfig
+
+
+def base_model(config: ModelConfig, run: Path) -> Path:
+    """The folder of the model to train: a local one, or a tiny one that is made in ``run``, once.
+
+    Raises:
+        ModelNotFoundError: the id leads to no model.
+    """
+    if config.id not in TINY_MODELS:
+        return hub.resolve(config.id)
+    folder = run / "base_model"
+    if not (folder / "config.json").exists():
+        from twinkle.model.tiny import make_tiny
+
+        make_tiny(config, folder)
+    return folder
