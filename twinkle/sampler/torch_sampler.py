@@ -162,8 +162,8 @@ class TorchSampler(Sampler):
         for field, ids in (("stop_token_ids", params.stop_ids), ("allowed_token_ids", params.allowed_token_ids or ())):
             if ids and max(ids) >= size:
                 raise ConfigError(f"SamplingParams.{field} has {max(ids)}; this model's vocabulary is 0 to {size - 1}")
-        allowed = set(range(size)) if params.allowed_token_ids is None else set(params.allowed_token_ids)
-        if params.min_tokens and allowed <= set(endings.ids):
+        allowed = params.allowed_token_ids
+        if params.min_tokens and allowed is not None and set(allowed) <= set(endings.ids):
             raise ConfigError(
                 f"SamplingParams.min_tokens is {params.min_tokens}, but every allowed token ends the response, "
                 "so that no first token is left"
@@ -248,7 +248,15 @@ def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTr
             module = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(f"the folder {str(folder)!r} holds no model that can be loaded: {error}") from error
+    if device.type == "cpu":
+        _leave_file(module)
     return module.to(device).requires_grad_(False).eval()
+
+
+def _leave_file(module: PreTrainedModel) -> None:
+    """Move weights from the mapped file into memory: a file that is written later must not change the sampler."""
+    for tensor in [*module.parameters(), *module.buffers()]:
+        tensor.data = tensor.data.clone()
 
 
 def _eos_ids(module: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

@@ -1,5 +1,6 @@
 """Full weights: strict, copied, all or nothing."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,18 @@ def test_the_sampler_owns_its_weights(sampler: TorchSampler, opt_folder: Path) -
         tensor.zero_()
 
     assert sequence(sampler) == before
+
+
+def test_a_model_file_written_later_changes_nothing(opt_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "model" / "model.safetensors"
+    shutil.copytree(opt_folder, file.parent)
+    sampler = TorchSampler(file.parent)
+    start = file.stat().st_size // 2
+    with file.open("r+b") as opened:  # in place, as a copy over it would be
+        opened.seek(start)
+        opened.write(b"\x3f" * (file.stat().st_size - start))
+
+    assert sequence(sampler) == sequence(TorchSampler(opt_folder))
 
 
 def test_a_skipped_update_is_seen_in_the_log_probs(sampler: TorchSampler, opt_folder: Path) -> None:
