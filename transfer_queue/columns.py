@@ -84,7 +84,8 @@ def _encode_torch_rows(name: str, values: Sequence[Any]) -> tuple[int, wire.Colu
     torch = sys.modules["torch"]
     _check_alike(name, values, (torch.Tensor,))
     column = wire.Column(name, str(values[0].dtype)[6:], _shapes(values))
-    return len(values), column, _torch_bytes(torch.cat([value.detach().reshape(-1) for value in values]))
+    flat = list(values) if all(value.dim() == 1 for value in values) else [value.reshape(-1) for value in values]
+    return len(values), column, _torch_bytes(torch.cat(flat))
 
 
 def _encode_numpy_rows(name: str, values: Sequence[Any]) -> tuple[int, wire.Column, Frame]:

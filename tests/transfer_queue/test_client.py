@@ -390,3 +390,38 @@ def test_a_closed_client_says_so(start: Start) -> None:
 def test_a_client_needs_controller_info(info: Any) -> None:
     with pytest.raises(ConfigurationError, match="controller_info"):
         TransferQueueClient("me", info)
+
+
+def test_get_n_samples_means_whole_groups_with_the_default_sampler(start: Start, connect: Connect) -> None:
+    client = connect(start(num_n_samples=4))
+    rows = client.put({"x": ["1"] * 8}, global_step=0)
+    part = rows.global_indexes[2:]
+    client.put({"y": ["1"] * 6}, metadata=BatchMeta(part, [], [0] * 6, [0] * 6))
+
+    assert client.get_meta(["y"], 4, 0, "train", get_n_samples=True).group_ids == [1, 1, 1, 1]
+    assert client.get_meta(["y"], 2, 0, "train").global_indexes == part[:2]
+
+
+def test_values_are_freed_with_their_partition_and_bytes_are_counted(start: Start, connect: Connect) -> None:
+    client = connect(start(num_global_batch=2))
+    for step in (0, 1):
+        client.put({"x": np.zeros((4, 100), dtype=np.float32)}, global_step=step)
+    assert client.stats().stored_bytes == 2 * 4 * 400
+    client.clear(0)
+    assert client.stats().stored_bytes == 4 * 400
+    data = client.get_data(client.get_meta(["x"], 4, 1, "t"))
+
+    assert data["x"].shape == (4, 100)
+
+
+def test_what_an_unfinished_producer_wrote_is_written_by_the_next(start: Start, connect: Connect) -> None:
+    client = connect(start())
+    client.put({"x": ["1"] * 4}, global_step=0)
+    first = client.get_meta(["x"], 4, 0, "rollout", lease_s=9)
+    client.put({"y": ["lost"] * 4}, metadata=first)
+    client.release(first)
+    second = client.get_meta(["x"], 4, 0, "rollout", lease_s=9)
+    client.put({"y": ["kept"] * 4}, metadata=second)
+    client.ack(second)
+
+    assert list(client.get_data(client.get_meta(["y"], 4, 0, "train"))["y"]) == ["kept"] * 4

@@ -43,7 +43,7 @@ class Partition:
         self.fields: dict[str, NDArray[np.bool_]] = {}
         self.produced = 0
         self.version = 0
-        self.labels: list[Hashable] = []
+        self.names: list[str | int] = []
         self.filled: list[int] = []
         self.slot_of: dict[Hashable, int] = {}
         self.tasks: dict[str, TaskRows] = {}
@@ -52,7 +52,7 @@ class Partition:
     @property
     def free_slots(self) -> int:
         """Groups that nobody has begun."""
-        return self.capacity // self.group_size - len(self.labels)
+        return self.capacity // self.group_size - len(self.names)
 
     def seat(self, labels: Sequence[Hashable]) -> Rows:
         """Give each new row its place in the group of its label, opening groups as needed.
@@ -63,8 +63,8 @@ class Partition:
         for i, label in enumerate(labels):
             slot = self.slot_of.get(label)
             if slot is None:
-                slot = self.slot_of[label] = len(self.labels)
-                self.labels.append(label)
+                slot = self.slot_of[label] = len(self.names)
+                self.names.append(label if isinstance(label, str | int) else self.base // self.group_size + slot)
                 self.filled.append(0)
             rows[i] = slot * self.group_size + self.filled[slot]
             self.filled[slot] += 1
@@ -75,11 +75,9 @@ class Partition:
         slot = self.slot_of.get(label)
         return self.group_size if slot is None else self.group_size - self.filled[slot]
 
-    def label(self, row: int) -> str | int:
+    def name(self, row: int) -> str | int:
         """The group's own name if it was put with one, otherwise its number, unique in the queue's life."""
-        slot = row // self.group_size
-        label = self.labels[slot]
-        return label if isinstance(label, str | int) else self.base // self.group_size + slot
+        return self.names[row // self.group_size]
 
     def add(self, rows: Rows) -> None:
         """Let new rows exist."""

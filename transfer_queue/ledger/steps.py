@@ -75,7 +75,7 @@ class Steps:
         """Step and group of each row."""
         pairs = [divmod(index, self.shape.capacity) for index in indexes]
         steps = [self._by_serial[serial].step for serial, _ in pairs]
-        return steps, [self._by_serial[serial].label(row) for serial, row in pairs]
+        return steps, [self._by_serial[serial].name(row) for serial, row in pairs]
 
     def plan(self, labels: Sequence[Hashable], step: int | None) -> Plan | None:
         """Where new rows with these group labels go, or None while they must wait for a partition to be cleared.

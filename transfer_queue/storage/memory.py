@@ -39,6 +39,8 @@ class MemoryStorage:
         if sum(sizes) != len(frame):
             raise ProtocolError(f"field {column.name!r} says {sum(sizes)} bytes but brings {len(frame)}")
         shapes = column.shapes or [()]
+        if len(shapes) == 1 and column.sizes == [] and sizes[0]:
+            return [(shapes[0], frame[start : start + sizes[0]]) for start in range(0, len(frame), sizes[0])]
         shapes = shapes * rows if len(shapes) == 1 else shapes
         cells, start = [], 0
         for shape, size in zip(shapes, sizes, strict=True):
