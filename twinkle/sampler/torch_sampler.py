@@ -36,10 +36,11 @@ class TorchSampler(Sampler):
     The sampler owns its weights: loading copies values and never keeps a caller's tensor. Sampling neither reads nor
     sets the global random generators of torch, numpy or Python.
 
-    Promised: the same seed and sample index use the same random numbers, whatever else is in the batch. On a CPU in
-    float32 a response is the same bit for bit among batches whose longest prompts are equally long. Not promised: equal
-    bits under another padding, device, number of threads or torch version; there, log-probabilities differ by about
-    1e-6, so that a token can differ where a random number falls that close to a boundary.
+    Promised: the same seed and sample index use the same random numbers, whatever else is in the batch. On one thread
+    of a CPU, in float32, a response is the same bit for bit among batches whose longest prompts are equally long. Not
+    promised: equal bits with several threads (they depend on a row's place in the batch), under another padding, device
+    or torch version; there, log-probabilities differ by about 1e-6, so that a token can differ where a random number
+    falls that close to a boundary.
 
     Not safe to use from several threads at once.
     """
