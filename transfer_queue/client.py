@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,6 +54,7 @@ class TransferQueueClient:
         self._of_parent: list[Connection] = []
         self._pid = os.getpid()
         self._closed = False
+        weakref.finalize(self, _close_all, self._idle)  # a client that nobody closed must not leave sockets open
 
     def __enter__(self) -> TransferQueueClient:
         return self
@@ -64,10 +66,7 @@ class TransferQueueClient:
         """Close the connections; may be called twice. Leases stay until they are over."""
         with self._lock:
             self._closed = True
-            idle, self._idle = self._idle, []
-        if self._pid == os.getpid():
-            for connection in idle:
-                connection.close()
+            _close_all(self._idle)
 
     def put(
         self,
@@ -209,7 +208,8 @@ class TransferQueueClient:
     def _take(self) -> Connection:
         if self._pid != os.getpid():  # in a forked child the lock may be held for ever, and sockets are the parent's
             self._pid, self._lock = os.getpid(), threading.Lock()
-            self._of_parent, self._idle = self._idle, []
+            self._of_parent = list(self._idle)
+            self._idle.clear()
         with self._lock:
             if self._closed:
                 raise ConfigurationError(f"client {self.client_id!r} is closed: make a new TransferQueueClient")
@@ -223,6 +223,11 @@ class TransferQueueClient:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _close_all(connections: list[Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _lease_of(meta: BatchMeta, what: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ class Connection:
     """Not thread safe; not usable again after an error."""
 
     def __init__(self, context: zmq.Context[Any], endpoint: str) -> None:
-        self._endpoint = endpoint
+        self._endpoint, self._pid = endpoint, os.getpid()
         self._socket = context.socket(zmq.DEALER)
         for option in (zmq.SNDHWM, zmq.RCVHWM, zmq.LINGER):
             self._socket.setsockopt(option, 0)
@@ -35,6 +36,9 @@ class Connection:
         self._socket.connect(endpoint)
 
     def close(self) -> None:
+        """Close the socket; not in a forked child, where it is the parent's."""
+        if self._pid != os.getpid():
+            return
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=0)

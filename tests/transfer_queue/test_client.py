@@ -1,5 +1,6 @@
 """A queue as its users see it: a real controller process and real clients."""
 
+import gc
 import threading
 import time
 from collections.abc import Callable
@@ -425,3 +426,13 @@ def test_what_an_unfinished_producer_wrote_is_written_by_the_next(start: Start, 
     client.ack(second)
 
     assert list(client.get_data(client.get_meta(["y"], 4, 0, "train"))["y"]) == ["kept"] * 4
+
+
+def test_a_client_that_nobody_closed_leaves_no_socket_open(start: Start) -> None:
+    client = TransferQueueClient("careless", start().get_info())
+    client.stats()
+    connection = client._idle[0]
+    del client
+    gc.collect()
+
+    assert connection._socket.closed

@@ -3,8 +3,8 @@
 A request enters in `Ledger`; it takes the time from the clock that it is given and does no I/O.
 """
 
-from transfer_queue.ledger.ledger import Freed, Ledger, Taken
-from transfer_queue.ledger.request import DPPlace, Want
+from transfer_queue.ledger.ledger import Freed, Ledger
+from transfer_queue.ledger.request import DPPlace, Taken, Want
 from transfer_queue.ledger.shape import QueueShape
 
 __all__ = ["DPPlace", "Freed", "Ledger", "QueueShape", "Taken", "Want"]

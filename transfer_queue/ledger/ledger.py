@@ -12,7 +12,7 @@ from transfer_queue.errors import DPGroupError, FieldError, LeaseError
 from transfer_queue.ledger.lease import Lease, LeaseTable, Part
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
-from transfer_queue.ledger.request import Want
+from transfer_queue.ledger.request import Taken, Want
 from transfer_queue.ledger.reservation import Reservation, Reservations
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.steps import Steps, group_labels
@@ -20,15 +20,6 @@ from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED
 
 HOLD_S = 300.0
 """How long rows that were consumed without a lease, and never read, keep their partition from clearing itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """Rows that a consumer was given: global indexes in order, and its lease on them, if it asked for one."""
-
-    indexes: list[int]
-    lease_id: int | None = None
-    lease_deadline: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

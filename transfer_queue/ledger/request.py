@@ -61,6 +61,15 @@ class Want:
             check_seconds("lease_s", self.lease_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Rows that a consumer was given: global indexes in order, and its lease on them, if it asked for one."""
+
+    indexes: list[int]
+    lease_id: int | None = None
+    lease_deadline: float | None = None
+
+
 def check_seconds(name: str, seconds: float) -> None:
     """`ConfigurationError` unless the duration is finite and not negative."""
     if not 0 <= seconds < 1e9:
