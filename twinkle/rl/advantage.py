@@ -7,7 +7,7 @@
 
 mean and std (of a sample: divisor n - 1) run over the n rows of one group whose weight is above 0. Rows of weight 0 are
 padding: they get 0 and enter no baseline, whatever their reward is. A group whose rewards are all equal, a group of one
-among them, gives exactly 0.
+among them, gives exactly 0: rewards are read as float32 and summed in float64, so that their mean is exact.
 """
 
 import torch
@@ -27,7 +27,7 @@ def group_advantages(
     """
     live_B = torch.ones_like(rewards_B, dtype=torch.bool) if weights_B is None else weights_B > 0
     _check_finite(rewards_B, live_B)
-    rewards_B = torch.where(live_B, rewards_B.double(), 0.0)
+    rewards_B = torch.where(live_B, rewards_B.float().double(), 0.0)  # 24 bits in 53: sums of equal rewards are exact
     groups, group_B = torch.unique(group_ids_B, return_inverse=True)
     size_G = _sum_by_group(live_B.double(), group_B, len(groups))
     mean_G = _sum_by_group(rewards_B, group_B, len(groups)) / size_G.clamp(min=1)
@@ -41,7 +41,7 @@ def group_advantages(
         advantages_B = centred_B * (size_G / (size_G - 1).clamp(min=1))[group_B]
     else:
         raise ValueError(f"advantage {kind!r} is unknown; choose grpo, dr_grpo or rloo")
-    return torch.where(_all_equal_G(rewards_B, live_B, group_B, len(groups))[group_B], 0.0, advantages_B).float()
+    return advantages_B.float()
 
 
 def controlled_advantages(
@@ -75,15 +75,6 @@ def advantages(
 
 def _sum_by_group(values_B: Tensor, group_B: Tensor, groups: int) -> Tensor:
     return torch.zeros(groups, dtype=values_B.dtype).index_add_(0, group_B, values_B)
-
-
-def _all_equal_G(rewards_B: Tensor, live_B: Tensor, group_B: Tensor, groups: int) -> Tensor:
-    """Per group: are the rewards of its live rows one number? (A mean of equal numbers need not be that number.)"""
-    highest_G = torch.full((groups,), -torch.inf, dtype=rewards_B.dtype)
-    lowest_G = torch.full((groups,), torch.inf, dtype=rewards_B.dtype)
-    highest_G.scatter_reduce_(0, group_B[live_B], rewards_B[live_B], "amax")
-    lowest_G.scatter_reduce_(0, group_B[live_B], rewards_B[live_B], "amin")
-    return highest_G <= lowest_G
 
 
 def _check_finite(rewards_B: Tensor, live_B: Tensor) -> None:

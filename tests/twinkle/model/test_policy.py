@@ -150,6 +150,22 @@ def test_on_policy_figures(make_policy: PolicyMaker) -> None:
     assert stats.grad_norm > 0
 
 
+def test_the_configured_aggregation_is_the_one_that_is_used(make_policy: PolicyMaker) -> None:
+    """On-policy the ratio is 1, so the loss is the aggregated negative advantage."""
+    batch = on_policy(make_policy(), random_batch())
+    length_B = batch.response_mask_BT.sum(1)
+    total = -float((batch.advantages_B * length_B).sum())
+    expected = {
+        "sequence_mean": -float(batch.advantages_B.mean()),
+        "token_mean": total / float(length_B.sum()),
+        "constant_length": total / (8 * 20),
+    }
+
+    for aggregation, loss in expected.items():
+        algo = AlgoConfig(aggregation=aggregation, constant_length=20)
+        assert make_policy().train_step(batch, algo, 1.0).loss == pytest.approx(loss, abs=1e-6)
+
+
 def test_several_updates_move_away_from_the_old_log_probs_until_clipped(make_policy: PolicyMaker) -> None:
     policy = make_policy(lora=False, lr=1e-2)
     batch = on_policy(policy, random_batch())
@@ -207,6 +223,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_does_harm(make_po
 
 
 def test_no_random_numbers_are_drawn_and_the_seed_fixes_the_adapter(make_policy: PolicyMaker) -> None:
+    torch.manual_seed(987)
     rng = torch.get_rng_state()
 
     first, same, other = (make_policy(seed=seed).export_weights().tensors for seed in (1, 1, 2))

@@ -115,6 +115,7 @@ def test_a_state_is_a_copy_that_loading_does_not_tie(make_policy: PolicyMaker) -
     parameter = next(iter(state["parameters"]))
     kept, moment = state["parameters"][parameter].clone(), state["optimizer"]["state"][0]["exp_avg"].clone()
 
+    trained(policy)
     policy.load_state_dict(state)
     trained(policy)
 

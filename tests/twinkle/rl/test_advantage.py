@@ -44,9 +44,12 @@ def test_groups_do_not_see_each_other_in_any_order(kind: str) -> None:
 @pytest.mark.parametrize("reward", [0.0, 0.1, 1 / 3, -1e9])
 @pytest.mark.parametrize("size", [1, 3, 7])
 def test_a_group_without_variance_gives_exactly_zero(kind: str, reward: float, size: int) -> None:
-    zeros = group_advantages(kind, torch.full((size,), reward), torch.zeros(size, dtype=torch.int64), std_eps=1e-12)
+    for dtype in (torch.float32, torch.float64):
+        rewards = torch.full((size,), reward, dtype=dtype)
 
-    assert zeros.tolist() == [0.0] * size
+        zeros = group_advantages(kind, rewards, torch.zeros(size, dtype=torch.int64), std_eps=1e-12)
+
+        assert zeros.tolist() == [0.0] * size
 
 
 @pytest.mark.parametrize("kind", ADVANTAGES)

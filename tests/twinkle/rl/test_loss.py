@@ -35,6 +35,8 @@ def loss_and_gradient(ratio: float, advantage: float) -> tuple[float, float, boo
         (1.5, 2.0, -2.6, 0.0, True),  # above 1 + HIGH with a good advantage: nothing more to gain
         (0.5, 2.0, -1.0, -1.0, False),  # below, but the advantage pulls it back up
         (0.5, -2.0, 1.6, 0.0, True),  # below 1 - LOW with a bad advantage
+        (0.75, -2.0, 1.6, 0.0, True),  # between 1 - HIGH and 1 - LOW: each side has its own bound
+        (0.75, 2.0, -1.5, -1.5, False),
         (1.5, -2.0, 3.0, 3.0, False),  # above, and the advantage pushes it down
         (0.9, -2.0, 1.8, 1.8, False),
         (5.0, 0.0, 0.0, 0.0, False),
