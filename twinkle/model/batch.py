@@ -87,11 +87,7 @@ def make_batch(
     response_mask_BT = torch.zeros(count, width)
     old_logprobs_BT = torch.zeros(count, width)
     for row, (prompt, response, logprobs) in enumerate(zip(prompts, responses, old_logprobs, strict=True)):
-        if not len(prompt) or len(response) != len(logprobs):
-            raise DataError(
-                f"row {row} has {len(prompt)} prompt tokens, {len(response)} response tokens and "
-                f"{len(logprobs)} log-probs; a prompt has at least one token, and each response token one log-prob."
-            )
+        _check_row(row, len(prompt), len(response), len(logprobs))
         end = len(prompt) + len(response)
         input_ids_BT[row, :end] = torch.cat([prompt, response])
         attention_mask_BT[row, :end] = 1
@@ -122,6 +118,14 @@ def cut_rows(lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[tupl
             start, longest = index, length
     if len(lengths):
         yield start, len(lengths)
+
+
+def _check_row(row: int, prompt: int, response: int, logprobs: int) -> None:
+    if not prompt or response != logprobs:
+        raise DataError(
+            f"row {row} has {prompt} prompt tokens, {response} response tokens and {logprobs} log-probs; "
+            "a prompt has at least one token, and each response token one log-prob."
+        )
 
 
 def _ids(row: Sequence[int] | Tensor) -> Tensor:

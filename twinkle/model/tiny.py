@@ -60,6 +60,7 @@ def make_tiny_opt(
     The same arguments give the same bytes, and the global RNG is left as it was. `alphabet` lists the characters that
     get a token each, in that order after the special tokens, and `words`, separated by blanks, become one token each
     wherever they stand; `max_positions` bounds prompt + response in tokens.
+
     As in a model that has seen text, special tokens hardly ever come out at the start: each is e^-8 times as likely as
     a character; with `end_is_rare=False` the end token is as likely as a character.
     """
@@ -74,18 +75,12 @@ def make_tiny_opt(
         max_position_embeddings=max_positions,
         init_std=init_std,
         dropout=0.0,
-        attention_dropout=0.0,
-        layerdrop=0.0,
         tie_word_embeddings=False,
         **_special_ids(tokenizer),
     )
-    rare = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id]
-    if end_is_rare:
-        rare.append(tokenizer.eos_token_id)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = OPTForCausalLM(config)
-    _make_rare(model, rare)
+    model = _initialised(OPTForCausalLM, config, seed)
+    ends = [tokenizer.eos_token_id] if end_is_rare else []
+    _make_rare(model, [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id, *ends])
     return _write(folder, model, tokenizer)
 
 
@@ -117,10 +112,7 @@ def make_tiny_qwen2(
         tie_word_embeddings=False,
         **_special_ids(tokenizer),
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = Qwen2ForCausalLM(config)
-    return _write(folder, model, tokenizer)
+    return _write(folder, _initialised(Qwen2ForCausalLM, config, seed), tokenizer)
 
 
 def character_tokenizer(alphabet: str, max_length: int, words: str = "") -> PreTrainedTokenizerFast:
@@ -183,7 +175,14 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
     }
 
 
-def _make_rare(model: OPTForCausalLM, tokens: list[int]) -> None:
+def _initialised(model_class: type[PreTrainedModel], config: OPTConfig | Qwen2Config, seed: int) -> PreTrainedModel:
+    """A model with float32 weights drawn from `seed`; the global RNG is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model_class(config)
+
+
+def _make_rare(model: PreTrainedModel, tokens: list[int]) -> None:
     """Lower the logits of `tokens` by RARITY: the last norm's first output is the constant 1, and only they read it."""
     norm, head = model.model.decoder.final_layer_norm, model.lm_head
     with torch.no_grad():
