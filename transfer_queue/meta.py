@@ -47,6 +47,16 @@ class BatchMeta(msgspec.Struct, frozen=True):
         steps = set(self.global_steps)
         return steps.pop() if len(steps) == 1 else None
 
+    def first(self, rows: int) -> BatchMeta:
+        """The first `rows` rows, to look at: without the lease, which is for all of them."""
+        return msgspec.structs.replace(
+            self,
+            global_indexes=self.global_indexes[:rows],
+            global_steps=self.global_steps[:rows],
+            group_ids=self.group_ids[:rows],
+            lease=None,
+        )
+
     def with_fields(self, fields: Iterable[str]) -> BatchMeta:
         """The same rows, with these fields too."""
         return msgspec.structs.replace(self, fields=list(dict.fromkeys([*self.fields, *fields])))

@@ -15,7 +15,7 @@ from twinkle.loop.config import QueueConfig
 from twinkle.loop.prompts import Prompt, trajectory_of
 from twinkle.loop.weight_sync import PolicySampler
 
-PROMPT_FIELDS = ["prompt", "answer", "sample_id", "seed"]
+PROMPT_FIELDS = ["prompt", "sample_id", "seed"]
 
 
 def prompt_seed(run_seed: int, index: int) -> int:

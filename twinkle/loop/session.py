@@ -95,9 +95,9 @@ class Session:
         """Write a step down, and a checkpoint when one is due; signals wait meanwhile."""
         step, loop = done.boundary.step, self.config.loop
         self.parts.records.step(done.row)
-        for sample in done.samples[: loop.samples_per_step_kept]:
+        for sample in done.samples:
             self.parts.records.samples.write({"step": step, **sample})
-        self.parts.metrics.step(done.row, tokens=done.tokens, samples=len(done.samples))
+        self.parts.metrics.step(done.row, tokens=done.tokens, samples=loop.rows_per_step)
         if step == loop.steps or (loop.checkpoint_every and step % loop.checkpoint_every == 0):
             self._checkpoint(done.boundary)
 

@@ -76,7 +76,7 @@ class SyncLoop:
                 "queue_seconds": self._queue_seconds() - waited,
                 "version": str(Version(self.lineage, step)),
             }
-            done = StepDone(Boundary.now(step, cursor), row, tokens, [row.shown() for row in prepared.rows])
+            done = StepDone(Boundary.now(step, cursor), row, tokens, prepared.samples)
             finish(done)
             self.intact = True
         return done

@@ -9,16 +9,14 @@ from torch import Tensor
 from transfer_queue import BatchMeta, TransferQueueClient
 from twinkle.errors import WeightSyncError
 from twinkle.loop.config import QueueConfig
-from twinkle.loop.prompts import Prompt, prompt_text
+from twinkle.loop.prompts import prompt_text
 from twinkle.loop.weight_sync import PublishedVersions, Version, WeightPayload
 from twinkle.model.policy import Policy, TrainBatch, make_batch
 from twinkle.rl.advantage import advantages
 from twinkle.rl.config import AlgoConfig
 
-TRAIN_FIELDS = [
-    "sample_id", "prompt", "answer", "prompt_ids", "response", "response_ids", "stop_reason", "sampler_logprobs",
-    "version", "fingerprint", "reward",
-]  # fmt: skip
+TRAIN_FIELDS = ["sample_id", "prompt_ids", "response_ids", "sampler_logprobs", "version", "fingerprint", "reward"]
+SHOWN_FIELDS = ["sample_id", "prompt", "response", "answer", "stop_reason", "reward"]
 
 
 @dataclass(frozen=True)
@@ -26,31 +24,22 @@ class TrainRow:
     """One sample as the trainer fetched it; its fields are those of the queue."""
 
     sample_id: int
-    prompt: Prompt
-    answer: str
-    prompt_ids: Tensor
-    response: str
-    response_ids: Tensor
-    stop_reason: str
-    sampler_logprobs: Tensor
+    prompt_ids: Tensor | list[int]
+    response_ids: Tensor | list[int]
+    sampler_logprobs: Tensor | list[float]
     version: Version
     fingerprint: str
     reward: float
 
-    def shown(self) -> dict[str, Any]:
-        """What ``samples.jsonl`` keeps."""
-        kept = {name: getattr(self, name) for name in ("sample_id", "answer", "response", "stop_reason", "reward")}
-        return {**kept, "prompt": prompt_text(self.prompt), "version": str(self.version)}
-
 
 @dataclass(frozen=True)
 class PreparedStep:
-    """Everything about a step that is known before the optimizer moves."""
+    """Everything about a step that is known before the optimizer moves; ``samples`` is what ``samples.jsonl`` keeps."""
 
     step: int
     metas: list[BatchMeta]
-    rows: list[TrainRow]
     batch: TrainBatch
+    samples: list[dict[str, Any]]
     figures: dict[str, float]
 
 
@@ -62,6 +51,7 @@ class Trainer:
         dp_size: ranks of the mesh; here they take turns, each fetching its own slice.
         logp_tolerance: largest |sampler - trainer| log-prob, in nats, that still counts as the same weights.
         seed: of the negative controls.
+        samples_kept: rows of a step that are shown in ``samples.jsonl``.
     """
 
     client: TransferQueueClient
@@ -72,6 +62,7 @@ class Trainer:
     dp_size: int
     logp_tolerance: float
     seed: int
+    samples_kept: int
     queue: QueueConfig
     published: PublishedVersions = field(default_factory=PublishedVersions)
 
@@ -110,7 +101,7 @@ class Trainer:
             "staleness_max": max(step - 1 - row.version.step for row in rows),
             "logp_diff_max": self._compare(batch, rows),
         }
-        return PreparedStep(step, metas, rows, batch, figures)
+        return PreparedStep(step, metas, batch, self._samples(metas[0]), figures)
 
     def train(self, prepared: PreparedStep) -> dict[str, float]:
         """The optimizer step, and the rows are consumed; returns the figures of the step."""
@@ -131,6 +122,15 @@ class Trainer:
             lease_s=self.queue.lease_s,
             timeout_s=self.queue.timeout_s,
         )
+
+    def _samples(self, meta: BatchMeta) -> list[dict[str, Any]]:
+        """Some of the rows, as a person reads them."""
+        if not self.samples_kept:
+            return []
+        data = self.client.get_data(meta.first(self.samples_kept), SHOWN_FIELDS)
+        columns = {name: list(_items(data[name])) for name in SHOWN_FIELDS}
+        columns["prompt"] = [prompt_text(prompt) for prompt in columns["prompt"]]
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def _compare(self, batch: TrainBatch, rows: list[TrainRow]) -> float:
         """Largest gap between the sampler's cached log-probs and those of an uncached padded forward pass here."""
