@@ -165,7 +165,7 @@ def _make_loop(
         reward=RewardWorker(clients["reward"], reward, queue),
         trainer=Trainer(
             clients["train"], policy, config.algo, config.sampler.temperature, n, config.mesh.trainer_dp, tolerance,
-            config.run.seed, loop.samples_per_step_kept, queue,
+            config.run.seed, loop.samples_every, loop.samples_kept, queue,
         ),
         clients=list(clients.values()),
         prompts_per_step=loop.prompts_per_step,

@@ -21,7 +21,8 @@ class LoopConfig:
         checkpoints_kept: older ones are deleted.
         logp_tolerance: the run ends with a WeightSyncError when a sampler log-prob differs by more from the
             trainer's; None takes 1e-4 in float32 and 0.2 in narrower types, whose kernels differ that much.
-        samples_per_step_kept: rows of each step that are written to ``samples.jsonl``.
+        samples_every: steps between two looks at some samples, which ``samples.jsonl`` keeps; 0 = none.
+        samples_kept: rows at each look.
     """
 
     steps: int = 200
@@ -30,7 +31,8 @@ class LoopConfig:
     checkpoint_every: int = 50
     checkpoints_kept: int = 2
     logp_tolerance: float | None = None
-    samples_per_step_kept: int = 2
+    samples_every: int = 10
+    samples_kept: int = 4
 
     @property
     def rows_per_step(self) -> int:
@@ -41,7 +43,7 @@ class LoopConfig:
         """Raise ConfigError for sizes that cannot work."""
         for name in ("steps", "prompts_per_step", "samples_per_prompt", "checkpoints_kept"):
             _at_least(f"loop.{name}", getattr(self, name), 1)
-        for name in ("checkpoint_every", "samples_per_step_kept"):
+        for name in ("checkpoint_every", "samples_every", "samples_kept"):
             _at_least(f"loop.{name}", getattr(self, name), 0)
 
 

@@ -51,7 +51,7 @@ class Trainer:
         dp_size: ranks of the mesh; here they take turns, each fetching its own slice.
         logp_tolerance: largest |sampler - trainer| log-prob, in nats, that still counts as the same weights.
         seed: of the negative controls.
-        samples_kept: rows of a step that are shown in ``samples.jsonl``.
+        samples_every, samples_kept: of every so many steps, so many rows are shown in ``samples.jsonl``.
     """
 
     client: TransferQueueClient
@@ -62,6 +62,7 @@ class Trainer:
     dp_size: int
     logp_tolerance: float
     seed: int
+    samples_every: int
     samples_kept: int
     queue: QueueConfig
     published: PublishedVersions = field(default_factory=PublishedVersions)
@@ -101,7 +102,7 @@ class Trainer:
             "staleness_max": max(step - 1 - row.version.step for row in rows),
             "logp_diff_max": self._compare(batch, rows),
         }
-        return PreparedStep(step, metas, batch, self._samples(metas[0]), figures)
+        return PreparedStep(step, metas, batch, self._samples(step, metas[0]), figures)
 
     def train(self, prepared: PreparedStep) -> dict[str, float]:
         """The optimizer step, and the rows are consumed; returns the figures of the step."""
@@ -123,9 +124,9 @@ class Trainer:
             timeout_s=self.queue.timeout_s,
         )
 
-    def _samples(self, meta: BatchMeta) -> list[dict[str, Any]]:
+    def _samples(self, step: int, meta: BatchMeta) -> list[dict[str, Any]]:
         """Some of the rows, as a person reads them."""
-        if not self.samples_kept:
+        if not self.samples_every or step % self.samples_every or not self.samples_kept:
             return []
         data = self.client.get_data(meta.first(self.samples_kept), SHOWN_FIELDS)
         columns = {name: list(_items(data[name])) for name in SHOWN_FIELDS}
