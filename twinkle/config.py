@@ -1,7 +1,6 @@
 """The whole configuration of a training run: one frozen dataclass per part, each next to its owner."""
 
-import hashlib
-import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -21,7 +20,9 @@ from twinkle.model.config import ModelConfig, OptimConfig
 from twinkle.rl.config import AlgoConfig
 from twinkle.sampler.config import SamplerConfig
 
-NOT_PART_OF_THE_RESULT = ("run", "metrics", "queue")
+NOT_PART_OF_THE_RESULT = (
+    "run.", "metrics.", "queue.", "eval.", "loop.steps", "loop.checkpoint", "loop.samples_every", "loop.samples_kept",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,16 @@ class TrainConfig:
             )
 
     def identity(self) -> RunIdentity:
-        """What a resumed run must share with the one that it continues."""
-        settings = asdict(self)
-        for part in NOT_PART_OF_THE_RESULT:
-            settings.pop(part)
-        steps = settings["loop"].pop("steps")
-        settings["seed"] = self.run.seed
-        return RunIdentity(self.run.name, _digest(settings), steps)
+        """What a resumed run must share with the one that it continues: all that decides the trained parameters."""
+        settings = dict(_flat(asdict(self)))
+        steps = settings["loop.steps"]
+        kept = {key: value for key, value in settings.items() if not key.startswith(NOT_PART_OF_THE_RESULT)}
+        return RunIdentity(self.run.name, {**kept, "run.seed": self.run.seed}, steps)
 
 
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

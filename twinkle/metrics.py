@@ -3,6 +3,7 @@
 import errno
 import threading
 from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
 from types import TracebackType
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -75,7 +76,7 @@ class MetricsEndpoint:
         self._ready = ready
         self._metrics = make_wsgi_app(registry)
         try:
-            self._server = make_server(host, port, self._serve, server_class=WSGIServer, handler_class=_QuietHandler)
+            self._server = make_server(host, port, self._serve, server_class=_Server, handler_class=_QuietHandler)
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
             raise ConfigError(
@@ -109,8 +110,17 @@ class MetricsEndpoint:
         return [f"{text}\n".encode()]
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    """A thread for each request, so that a connection that says nothing holds nobody up."""
+
+    daemon_threads = True
+    block_on_close = False
+
+
 class _QuietHandler(WSGIRequestHandler):
-    """Keeps requests out of the progress bar."""
+    """Keeps requests out of the progress bar, and waits for a silent caller no longer than ``timeout`` seconds."""
+
+    timeout = 5
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

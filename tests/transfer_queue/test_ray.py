@@ -1,7 +1,6 @@
 """The controller as a Ray actor: the same queue, the same client, samplers as actor arguments."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,26 +18,11 @@ from transfer_queue import (
     TransferQueueController,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[Any]:
-    """Ray with no dashboard; its own warnings (a future default, sockets it leaves to the collector) are not ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import ray
-
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    yield ray
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ray.shutdown()
-
-
 Begin = Callable[..., Any]
 
 
 @pytest.fixture
-def remote(cluster: Any) -> Iterator[Begin]:
+def remote(ray_cluster: Any) -> Iterator[Begin]:
     """Starts controllers as actors that are stopped with the test."""
     handles = []
 
@@ -48,15 +32,15 @@ def remote(cluster: Any) -> Iterator[Begin]:
 
     yield begin
     for handle in handles:
-        cluster.get(handle.stop.remote())
-        cluster.kill(handle)
+        ray_cluster.get(handle.stop.remote())
+        ray_cluster.kill(handle)
 
 
-def test_the_documented_way(cluster: Any, remote: Begin) -> None:
+def test_the_documented_way(ray_cluster: Any, remote: Begin) -> None:
     controller = remote(global_batch_size=8, num_global_batch=1, num_n_samples=4)
-    cluster.get(controller.register_sampler.remote(task_name="grpo_task", sampler=GRPOSampler(num_n_samples=4)))
-    cluster.get(controller.register_sampler.remote(task_name="dp_task", sampler=DPSampler(dp_rank=0, dp_size=2)))
-    info = cluster.get(controller.get_info.remote())
+    ray_cluster.get(controller.register_sampler.remote(task_name="grpo_task", sampler=GRPOSampler(num_n_samples=4)))
+    ray_cluster.get(controller.register_sampler.remote(task_name="dp_task", sampler=DPSampler(dp_rank=0, dp_size=2)))
+    info = ray_cluster.get(controller.get_info.remote())
     with TransferQueueClient(client_id="my_client", controller_info=info) as client:
         client.put({"prompts": [str(i) for i in range(8)]}, global_step=0)
         meta = client.get_meta(["prompts"], 8, 0, "grpo_task", get_n_samples=True)
@@ -64,12 +48,12 @@ def test_the_documented_way(cluster: Any, remote: Begin) -> None:
         assert client.get_meta(["prompts"], 4, 0, "dp_task").global_indexes == [0, 1, 2, 3]
         assert client.get_meta(["prompts"], 1, 0, "other").global_indexes == [0]
     folder = os.path.dirname(info["endpoint"].removeprefix("ipc://"))
-    cluster.get(controller.stop.remote())
+    ray_cluster.get(controller.stop.remote())
 
     assert gone(0, folder)
 
 
-def test_a_lambda_and_a_local_class_travel_as_actor_arguments(cluster: Any, remote: Begin) -> None:
+def test_a_lambda_and_a_local_class_travel_as_actor_arguments(ray_cluster: Any, remote: Begin) -> None:
     class Backwards(BaseSampler):
         def sample(self, ready_indices: list[int], batch_size: int, **kwargs: Any) -> list[int]:
             return ready_indices[::-1][:batch_size]
@@ -78,18 +62,18 @@ def test_a_lambda_and_a_local_class_travel_as_actor_arguments(cluster: Any, remo
             return all_indices
 
     controller = remote(global_batch_size=2, num_n_samples=4, sampler=lambda: GRPOSampler(num_n_samples=4))
-    cluster.get(controller.register_sampler.remote(task_name="back", sampler=Backwards()))
-    with TransferQueueClient("me", cluster.get(controller.get_info.remote())) as client:
+    ray_cluster.get(controller.register_sampler.remote(task_name="back", sampler=Backwards()))
+    with TransferQueueClient("me", ray_cluster.get(controller.get_info.remote())) as client:
         client.put({"x": ["1"] * 8}, global_step=0)
 
         assert client.get_meta(["x"], 4, 0, "any").global_indexes == [0, 1, 2, 3]
         assert client.get_meta(["x"], 3, 0, "back", timeout_s=60).global_indexes == [7, 6, 5]
 
 
-def test_a_wrong_sampler_is_told_to_who_registers_it(cluster: Any, remote: Begin) -> None:
+def test_a_wrong_sampler_is_told_to_who_registers_it(ray_cluster: Any, remote: Begin) -> None:
     controller = remote(global_batch_size=2, num_n_samples=4, sampler=SequentialSampler())
     with pytest.raises(GroupError, match=r"GRPOSampler\(3\) does not fit"):
-        cluster.get(controller.register_sampler.remote(task_name="t", sampler=GRPOSampler(3)))
+        ray_cluster.get(controller.register_sampler.remote(task_name="t", sampler=GRPOSampler(3)))
 
 
 def test_wrong_arguments_raise_before_any_actor_is_made() -> None:

@@ -52,3 +52,11 @@ def test_a_port_in_use_is_one_sentence() -> None:
 
         with pytest.raises(ConfigError, match=f"metrics.port={port} on 127.0.0.1 is in use"):
             MetricsEndpoint("127.0.0.1", port, CollectorRegistry(), ready=lambda: None)
+
+
+def test_a_connection_that_says_nothing_holds_nobody_up() -> None:
+    with (
+        MetricsEndpoint("127.0.0.1", 0, CollectorRegistry(), ready=lambda: None) as endpoint,
+        socket.create_connection(("127.0.0.1", endpoint.port)),
+    ):
+        assert get(endpoint.port, "/readyz") == (200, "ready\n")

@@ -40,7 +40,7 @@ def explain(error: HydraException, schema: type) -> str:
         key = str(cause.full_key or "")
         if isinstance(cause, ConfigKeyError | AttributeError):
             key = _asked_key(str(error)) or key
-            return f"There is no setting {key!r}{nearest(key, known_keys(schema))}"
+            return f"There is no setting {key!r}{nearest(key, [*known_keys(schema), 'experiment'])}"
         return f"{key}: {str(cause.msg or cause).splitlines()[0]}."
     return str(error).splitlines()[0]
 

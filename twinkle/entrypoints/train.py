@@ -52,10 +52,8 @@ def run_job(settings: DictConfig) -> int:
             return train(config, OmegaConf.to_yaml(settings, resolve=True), stop)
     except StopRequested as stopped:
         raise SystemExit(stopped.exit_code) from None
-    except Exception as error:  # the boundary of the program: every failure becomes a sentence and a code
-        if debug:
-            raise
-        _say(sentence(error))
+    except Exception as error:  # noqa: BLE001 - the boundary of the program: every failure becomes a sentence and a code
+        _say(traceback.format_exc() if debug else sentence(error))
         return error.exit_code if isinstance(error, TwinkleError) else FAILURE
 
 

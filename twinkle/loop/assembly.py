@@ -3,7 +3,7 @@
 import logging
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ def assemble(
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, policy)
-    records = Records(run.path, config.metrics, {"run": run.path.name}, resumed_step=boundary.step)
+    records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
     stack.callback(records.close)
     loop = _make_loop(config, run, policy, folder, source, reward, clients, stop)
     evaluation = Evaluation(
@@ -158,7 +158,8 @@ def _make_loop(
 ) -> SyncLoop:
     loop, queue, n = config.loop, config.queue, config.loop.samples_per_prompt
     sampler = PolicySampler(TorchSampler(folder, device=config.model.device, dtype=config.model.dtype))
-    tolerance = loop.logp_tolerance or TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
+    usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
+    tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
     return SyncLoop(
         feeder=PromptFeeder(clients["feeder"], source, n, config.run.seed),
         rollout=RolloutWorker(clients["rollout"], sampler, sampling_params(config.sampler), n, queue),

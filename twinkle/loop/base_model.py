@@ -1,5 +1,6 @@
 """The model that a run starts from."""
 
+import shutil
 from pathlib import Path
 
 from twinkle import hub
@@ -15,8 +16,11 @@ def base_model(config: ModelConfig, run: Path) -> Path:
     if config.id not in TINY_MODELS:
         return hub.resolve(config.id)
     folder = run / "base_model"
-    if not (folder / "config.json").exists():
+    if not folder.exists():
         from twinkle.model.tiny import make_tiny
 
-        make_tiny(config, folder)
+        draft = run / ".base_model.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        make_tiny(config, draft)
+        draft.rename(folder)
     return folder

@@ -79,12 +79,13 @@ class Checkpoints:
             write_json(
                 draft / "state.json", {"format": FORMAT, "step": boundary.step, "cursor": boundary.cursor, **extra}
             )
+            _sync_folder(draft)
             draft.rename(final)
             _sync_folder(self.folder)
         except OSError as error:
             raise CheckpointError(f"The checkpoint {final} cannot be written: {error}. Is the disk full?") from error
         for old in self._visible()[: -self.kept]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
         return final
 
     def newest(self) -> tuple[Boundary, dict[str, Any], dict[str, Any]] | None:
@@ -109,7 +110,8 @@ class Checkpoints:
         return Boundary(state["step"], state["cursor"], rng), policy, state
 
     def _visible(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("step-*") if (path / "state.json").exists())
+        visible = [path for path in self.folder.glob("step-*") if (path / "state.json").exists()]
+        return sorted(visible, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def _save_tensors(path: Path, value: dict[str, Any]) -> None:

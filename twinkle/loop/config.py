@@ -41,8 +41,15 @@ class LoopConfig:
 
     def validate(self) -> None:
         """Raise ConfigError for sizes that cannot work."""
-        for name in ("steps", "prompts_per_step", "samples_per_prompt", "checkpoints_kept"):
+        for name in ("steps", "prompts_per_step", "checkpoints_kept"):
             _at_least(f"loop.{name}", getattr(self, name), 1)
+        if self.samples_per_prompt < 2:
+            raise ConfigError(
+                f"loop.samples_per_prompt={self.samples_per_prompt} must be at least 2: an advantage compares the "
+                "samples of one prompt with each other, so a single one teaches nothing."
+            )
+        if self.logp_tolerance is not None and not self.logp_tolerance > 0:
+            raise ConfigError(f"loop.logp_tolerance={self.logp_tolerance} must be above 0, or null for the default.")
         for name in ("checkpoint_every", "samples_every", "samples_kept"):
             _at_least(f"loop.{name}", getattr(self, name), 0)
 
@@ -90,11 +97,11 @@ class QueueConfig:
     """The queue between the loop's tasks.
 
     Attributes:
-        lease_s: seconds after which rows of a silent worker go back to their task.
+        lease_s: seconds after which rows of a silent worker go back to their task: longer than the longest step.
         timeout_s: deadline of every wait; the error then says which rows were missing and why.
     """
 
-    lease_s: float = 600.0
+    lease_s: float = 3600.0
     timeout_s: float = 300.0
 
     def validate(self) -> None:

@@ -25,7 +25,7 @@ def dry_run(console: Console, config: TrainConfig, resolved: str, source: Prompt
     with tempfile.TemporaryDirectory() as folder:
         model = base_model(config.model, Path(folder))
         tokens = _longest_prompt(model, config, source) + config.sampler.max_tokens
-        rows = config.optim.microbatch_rows or config.loop.rows_per_step
+        rows = _rows_at_once(config, tokens)
         memory = estimate_memory(model, config.model, rows=rows, tokens=tokens, kl_coef=config.algo.kl_coef)
     console.print(Syntax(resolved, "yaml", background_color="default"))
     size = model_size(config, parameters=memory.parameters, trainable=memory.trainable)
@@ -38,6 +38,13 @@ def _longest_prompt(model: Path, config: TrainConfig, source: PromptSource) -> i
     template = make_template("auto", AutoTokenizer.from_pretrained(model))
     rows = source.draw(0, PROMPTS_LOOKED_AT)
     return max(len(template.encode(trajectory_of(row.prompt))["input_ids"]) for row in rows)
+
+
+def _rows_at_once(config: TrainConfig, tokens: int) -> int:
+    """Rows of a full micro-batch whose rows have ``tokens`` tokens."""
+    rows = min(config.optim.microbatch_rows or config.loop.rows_per_step, config.loop.rows_per_step)
+    bound = config.optim.tokens_per_microbatch
+    return max(1, min(rows, bound // tokens)) if bound else rows
 
 
 def _in_words(memory: MemoryEstimate, rows: int, tokens: int) -> str:

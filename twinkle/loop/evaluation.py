@@ -58,6 +58,10 @@ class Evaluation:
         self.lines.write(result)
         return result
 
+    def sync(self) -> None:
+        """Return when every evaluation is on disk."""
+        self.lines.sync()
+
     def close(self) -> None:
         """Close the file."""
         self.lines.close()

@@ -9,7 +9,7 @@ from transfer_queue import BatchMeta, TransferQueueClient
 
 
 class TimedClient(TransferQueueClient):
-    """Adds up the wall time of put, get_meta, get_data, ack and clear in ``seconds``; waits are part of it."""
+    """Adds up the wall time of put, get_meta, get_data and ack in ``seconds``; waits are part of it."""
 
     seconds: float = 0.0
 

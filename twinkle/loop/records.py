@@ -9,6 +9,7 @@ from typing import IO, Any, Protocol
 
 from twinkle.errors import ConfigError
 from twinkle.loop.config import MetricsConfig
+from twinkle.loop.run_folder import STARTED, read_json
 
 
 class JsonLines:
@@ -91,7 +92,14 @@ class WeightsAndBiases:
             import wandb
         except ModuleNotFoundError as error:
             raise ConfigError("metrics.wandb=true needs the extra: pip install 'twinkle-rl[wandb]'.") from error
-        self._run = wandb.init(project=project, id=folder.name, dir=str(folder), config=dict(settings), resume="allow")
+        self._run = wandb.init(
+            project=project,
+            id=read_json(folder / STARTED)["id"],
+            name=folder.name,
+            dir=str(folder),
+            config=dict(settings),
+            resume="allow",
+        )
 
     def write(self, step: int, figures: Mapping[str, float]) -> None:
         """Record ``figures`` of ``step``."""

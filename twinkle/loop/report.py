@@ -41,7 +41,7 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
     curve = reward_figure(rows, evals)
     png(curve, folder / "reward.png")
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        files("twinkle.loop").joinpath("report.html.j2").read_text()
+        files("twinkle.loop").joinpath("report.html.j2").read_text(encoding="utf-8")
     )
     config = folder / "config.yaml"
     html = page.render(
@@ -55,12 +55,12 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
         after_label=f"Step {evals[-1]['step']}" if evals else "",
         small_svgs=[svg(small_figure(rows, name)) for name in SMALL if rows and name in rows[0]],
         files=[{"name": name, "what": what} for name, what in CONTENTS.items() if (folder / name).exists()],
-        config=config.read_text() if config.exists() else "",
+        config=config.read_text(encoding="utf-8") if config.exists() else "",
         package_version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
     )
     path = folder / "report.html"
-    path.write_text(html)
+    path.write_text(html, encoding="utf-8")
     return path
 
 

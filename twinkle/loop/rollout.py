@@ -114,7 +114,5 @@ def evaluate(worker: RolloutWorker, rows: Sequence[PromptRow], seed: int) -> lis
     """One response for each held-out prompt, at the training temperature, with seeds of its own; not through the
     queue, because nothing trains on them."""
     single = replace(worker, samples_per_prompt=1)
-    sequences, _ = single.sample(
-        [row.prompt for row in rows], [prompt_seed(seed, -i % 2**31) for i in range(len(rows))]
-    )
+    sequences, _ = single.sample([row.prompt for row in rows], [prompt_seed(seed, i) for i in range(len(rows))])
     return list(zip(rows, sequences, strict=True))

@@ -4,7 +4,9 @@ import fcntl
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,9 @@ RESULT = "result.json"
 class RunFolder:
     """One run's folder, locked by this process until ``close``.
 
-    Holds ``run.json`` (digest of the configuration, lineage), ``config.yaml``, ``metrics.jsonl``, ``samples.jsonl``,
-    ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``, ``adapter/`` or ``model/``, and at the end
-    ``result.json``: a folder without it is unfinished.
+    Holds ``run.json`` (what a run must share to continue it, lineage), ``config.yaml``, ``metrics.jsonl``,
+    ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``, ``adapter/``
+    or ``model/``, and at the end ``result.json``: a folder without it is unfinished.
     """
 
     def __init__(self, path: Path, lock: int, *, lineage: int):
@@ -70,11 +72,25 @@ def read_json(path: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What two runs must share for one to continue the other: ``digest`` of everything but the number of steps."""
+    """What two runs must share for one to continue the other.
+
+    Attributes:
+        name: the run's name.
+        settings: everything that decides its parameters but the number of steps, by dotted key.
+        steps: the number of steps; a run that is continued by name may get more.
+    """
 
     name: str
-    digest: str
+    settings: dict[str, Any]
     steps: int
+
+    def difference(self, started: Mapping[str, Any]) -> str:
+        """The first setting that differs from those in a ``run.json``, in words; empty when none does."""
+        theirs = started.get("settings", {})
+        for key in sorted({*self.settings, *theirs}):
+            if self.settings.get(key) != theirs.get(key):
+                return f"{key} was {theirs.get(key)!r}, now it is {self.settings.get(key)!r}"
+        return ""
 
 
 def new_run(root: Path, identity: RunIdentity) -> RunFolder:
@@ -88,7 +104,7 @@ def new_run(root: Path, identity: RunIdentity) -> RunFolder:
         root.mkdir(parents=True, exist_ok=True)
         path = _unused(root, stem)
         lock = _lock(path)
-        write_json(path / STARTED, {**asdict(identity), "lineage": 0})
+        write_json(path / STARTED, {**asdict(identity), "lineage": 0, "id": uuid.uuid4().hex})
         _point_latest(root, path)
     except OSError as error:
         raise ConfigError(
@@ -101,7 +117,7 @@ def find_run(root: Path, resume: str, identity: RunIdentity) -> RunFolder | None
     """The locked folder that ``resume`` means, or None when a new one is to be made.
 
     ``auto`` takes the newest unfinished folder under ``root`` of the same identity that no process holds.
-    A folder by name must exist, be free and bear the same digest; it may be given more steps than it had.
+    A folder by name must exist, be free and bear the same settings; it may be given more steps than it had.
     Each resume opens a new lineage.
     """
     if resume == "off":
@@ -116,38 +132,44 @@ def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
         raise ConfigError(
             f"run.resume={str(path)!r} is no run folder (it has no {STARTED}). Use off, auto or a folder under {root}."
         )
-    started = read_json(path / STARTED)
-    if started.get("digest") != identity.digest:
-        raise ConfigError(
-            f"run.resume={str(path)!r} was started with another configuration (digest {started.get('digest')}, now "
-            f"{identity.digest}): compare {path / 'config.yaml'} with what --cfg job prints."
-        )
-    if (path / RESULT).exists() and started.get("steps", 0) >= identity.steps:
-        raise ConfigError(
-            f"run.resume={str(path)!r} is finished ({started.get('steps')} steps): "
-            "raise loop.steps above that to train on."
-        )
-    run = _continue(path, started, identity)
-    if run is None:
-        raise RunError(f"{path} is in use by another process: wait for its end or start a new run.")
-    return run
+    with ExitStack() as undo:
+        lock = _lock_or_none(path)
+        if lock is None:
+            raise RunError(f"{path} is in use by another process: wait for its end or start a new run.")
+        undo.callback(os.close, lock)
+        started = read_json(path / STARTED)
+        if difference := identity.difference(started):
+            raise ConfigError(f"run.resume={str(path)!r} was started with other settings: {difference}.")
+        if (path / RESULT).exists() and started.get("steps", 0) >= identity.steps:
+            raise ConfigError(
+                f"run.resume={str(path)!r} is finished ({started.get('steps')} steps): "
+                "raise loop.steps above that to train on."
+            )
+        undo.pop_all()
+    return _continue(path, lock, started, identity)
 
 
 def _continue_if_ours(path: Path, identity: RunIdentity) -> RunFolder | None:
-    started = read_json(path / STARTED)
-    same = (started.get("digest"), started.get("steps")) == (identity.digest, identity.steps)
-    return _continue(path, started, identity) if same and not (path / RESULT).exists() else None
-
-
-def _continue(path: Path, started: dict[str, Any], identity: RunIdentity) -> RunFolder | None:
-    try:
-        run = RunFolder(path.resolve(), _lock(path), lineage=started["lineage"] + 1)
-    except BlockingIOError:
+    lock = _lock_or_none(path)
+    if lock is None:
         return None
+    started = read_json(path / STARTED)
+    if identity.difference(started) or started.get("steps") != identity.steps or (path / RESULT).exists():
+        os.close(lock)
+        return None
+    return _continue(path, lock, started, identity)
+
+
+def _continue(path: Path, lock: int, started: dict[str, Any], identity: RunIdentity) -> RunFolder:
+    """Open a new lineage of the run whose lock is held."""
+    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1)
+    try:
+        (run / RESULT).unlink(missing_ok=True)
+        write_json(run / STARTED, {**started, **asdict(identity), "lineage": run.lineage})
+        _point_latest(run.path.parent, run.path)
     except OSError as error:
+        run.close()
         raise ConfigError(f"{path} cannot be written ({error.strerror}).") from error
-    (run / RESULT).unlink(missing_ok=True)
-    write_json(run / STARTED, {**asdict(identity), "lineage": run.lineage})
     return run
 
 
@@ -176,6 +198,16 @@ def _lock(path: Path) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _lock_or_none(path: Path) -> int | None:
+    """The lock of a run folder, or None while another process holds it."""
+    try:
+        return _lock(path)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def _point_latest(root: Path, path: Path) -> None:

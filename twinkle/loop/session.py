@@ -3,14 +3,16 @@
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from twinkle import hub
 from twinkle.config import TrainConfig
 from twinkle.data import make_source
+from twinkle.errors import RunError
 from twinkle.loop.console import StepProgress, show_outcome, show_plan
+from twinkle.loop.records import read_rows
 from twinkle.loop.run_folder import RESULT, RunFolder, find_run, new_run, write_json
 from twinkle.loop.stop import StopRequested, StopSignals
 from twinkle.model.config import TINY_MODELS
@@ -44,7 +46,7 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals) -> int:
     with ExitStack() as stack:
         run = find_run(root, config.run.resume, identity) or new_run(root, identity)
         stack.callback(run.close)
-        (run / "config.yaml").write_text(resolved)
+        (run / "config.yaml").write_text(resolved, encoding="utf-8")
         with console.status("Loading torch and the model ...") if console.is_terminal else nullcontext():
             from twinkle.loop.assembly import assemble
 
@@ -67,7 +69,10 @@ class Session:
             self._train()
             self._finish()
         except StopRequested as stopped:
-            self._save_unfinished(stopped.signame)
+            if self.run.finished:
+                self._show_outcome()
+            else:
+                self._save_unfinished(stopped.signame)
             raise
         except Exception:
             if self.parts.loop.intact and self.boundary.step:
@@ -81,7 +86,6 @@ class Session:
         with StepProgress(self.console, steps=steps, done=self.boundary.step) as progress:
             while self.boundary.step < steps:
                 done = loop.step(self.boundary, self._record)
-                self.boundary = done.boundary
                 progress.step(done.row)
                 self._evaluate_if_due()
 
@@ -100,22 +104,29 @@ class Session:
         self.parts.metrics.step(done.row, tokens=done.tokens, samples=loop.rows_per_step)
         if step == loop.steps or (loop.checkpoint_every and step % loop.checkpoint_every == 0):
             self._checkpoint(done.boundary)
+        self.boundary = done.boundary
 
     def _checkpoint(self, boundary: "Boundary") -> None:
-        self.parts.records.sync()
+        self._sync_records()
         self.parts.assert_queue_empty()
         self.parts.checkpoints.save(boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
+
+    def _sync_records(self) -> None:
+        self.parts.records.sync()
+        self.parts.evaluation.sync()
 
     def _save_unfinished(self, reason: str) -> None:
         """Checkpoint and report of a run that ends early, so that run.resume continues it."""
         with self.stop.shielded():
-            self.parts.records.sync()
+            self._sync_records()
             self.parts.checkpoints.save(self.boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
             report = self._report()
         self.console.print(
             f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; "
-            f"all up to there is saved.\n  report    {report}\n  continue  the same command with run.resume=auto",
+            f"all up to there is saved.\n"
+            f"  report    {report}\n  continue  the same command with run.resume={self.run.path}",
             markup=False,
+            soft_wrap=True,
         )
 
     def _finish(self) -> None:
@@ -123,8 +134,8 @@ class Session:
         with self.stop.shielded():
             kind = "adapter" if self.config.model.lora.enabled else "model"
             self.parts.policy.save_pretrained(self.run / kind)
-            before, after = self.parts.evaluation.run(0), self.parts.evaluation.run(self.boundary.step)
-            report = self._report()
+            before, after = self._evals()
+            self._report()
             write_json(
                 self.run / RESULT,
                 {
@@ -134,8 +145,21 @@ class Session:
                     "eval_reward_after": after["reward_mean"],
                 },
             )
+        self._show_outcome()
+
+    def _evals(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Held-out reward before the first step and after the last."""
+        rows = {row["step"]: row for row in read_rows(self.run / "evals.jsonl")}
+        try:
+            return rows[0], rows[self.config.loop.steps]
+        except KeyError as error:
+            raise RunError(f"{self.run / 'evals.jsonl'} has no evaluation of step {error}: was it edited?") from error
+
+    def _show_outcome(self) -> None:
+        before, after = self._evals()
+        kept = self.run / ("adapter" if self.config.model.lora.enabled else "model")
         seconds = time.perf_counter() - self.parts.began
-        show_outcome(self.console, before, after, kept=self.run / kind, report=report, seconds=seconds)
+        show_outcome(self.console, before, after, kept=kept, report=self.run / "report.html", seconds=seconds)
 
     def _report(self) -> Path:
         from twinkle.loop.report import write_report

@@ -1,7 +1,8 @@
 """SIGINT and SIGTERM as an exception at a safe moment, so that a run can save before it ends."""
 
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
@@ -27,17 +28,19 @@ class StopRequested(BaseException):
 class StopSignals:
     """While entered, SIGINT and SIGTERM raise StopRequested in the main thread, except inside ``shielded()``.
 
-    Inside it they wait until its end, so that parameters, optimizer and files are never left half written.
-    After the first signal further ones are ignored while ``shielded``, and end the process's patience otherwise:
-    a second Ctrl-C raises KeyboardInterrupt at once.
+    Inside it they wait until its end, so that parameters, optimizer and files are never left half written. Repeats
+    within ``PATIENCE_S`` are taken for the same wish (make and shells pass a signal on twice); a later one ends the
+    process at once, without saving.
     """
 
+    PATIENCE_S = 2.0
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._depth = 0
+        self._first: float | None = None
         self._pending: int | None = None
-        self._raised = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -52,13 +55,15 @@ class StopSignals:
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        if self._depth:
-            self._pending = signum
-        elif self._raised:
-            raise KeyboardInterrupt
-        else:
-            self._raised = True
-            raise StopRequested(signum)
+        now = self._clock()
+        if self._first is None:
+            self._first = now
+            if self._depth:
+                self._pending = signum
+            else:
+                raise StopRequested(signum)
+        elif now - self._first > self.PATIENCE_S:
+            raise SystemExit(128 + signum)
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
@@ -68,6 +73,6 @@ class StopSignals:
             yield
         finally:
             self._depth -= 1
-        if self._pending is not None and not self._depth and not self._raised:
-            self._raised = True
-            raise StopRequested(self._pending)
+        if self._pending is not None and not self._depth:
+            pending, self._pending = self._pending, None
+            raise StopRequested(pending)

@@ -1,7 +1,8 @@
 """The synchronous loop: one partition of the queue at a time goes through rollout, reward and train."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class SyncLoop:
     """The workers of one process in turn. Nothing but the queue couples them.
 
     Until the optimizer moves, a stop signal may end a step at any point: parameters are still those of the boundary
-    before it. From there to the boundary behind it, signals wait.
+    before it. From there until the step is recorded, signals wait.
     """
 
     feeder: PromptFeeder
@@ -63,9 +64,8 @@ class SyncLoop:
         tokens = self.rollout.work(step, rows)
         self.reward.work(step, rows)
         prepared = self.trainer.prepare(step, rows)
-        with self.stop.shielded():
-            self.intact = False
-            figures = self.trainer.train(prepared)
+        with ExitStack() as change:
+            figures = self.trainer.train(prepared, before_change=lambda: change.enter_context(self._changing()))
             self.publish(step)
             seconds = time.perf_counter() - began
             row = {
@@ -78,8 +78,15 @@ class SyncLoop:
             }
             done = StepDone(Boundary.now(step, cursor), row, tokens, prepared.samples)
             finish(done)
-            self.intact = True
         return done
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """While parameters, sampler and files move from one boundary to the next: no signal, and not intact."""
+        with self.stop.shielded():
+            self.intact = False
+            yield
+            self.intact = True
 
     def _queue_seconds(self) -> float:
         return sum(client.seconds for client in self.clients)

@@ -1,5 +1,6 @@
 """Task ``train``: whole groups become one optimizer step."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,9 +105,10 @@ class Trainer:
         }
         return PreparedStep(step, metas, batch, self._samples(step, metas[0]), figures)
 
-    def train(self, prepared: PreparedStep) -> dict[str, float]:
-        """The optimizer step, and the rows are consumed; returns the figures of the step."""
-        stats = self.policy.train_step(prepared.batch, self.algo, self.temperature)
+    def train(self, prepared: PreparedStep, *, before_change: Callable[[], None]) -> dict[str, float]:
+        """The optimizer step, and the rows are consumed; returns the figures of the step. ``before_change`` is called
+        right before the parameters move."""
+        stats = self.policy.train_step(prepared.batch, self.algo, self.temperature, before_change=before_change)
         for meta in prepared.metas:
             self.client.ack(meta)
         trained = {name: value for name, value in vars(stats).items() if name != "tokens"}

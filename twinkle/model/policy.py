@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class WeightExport:
         return "full" if self.adapter_config is None else "adapter"
 
 
+def _nothing() -> None:
+    """What happens before a change that nobody watches."""
+
+
 class Policy:
     """The model in `model_folder`, trained as the two configurations say.
 
@@ -114,18 +118,22 @@ class Policy:
             self._reference = load_frozen(self.folder, self.config)
         return self._all_logprobs(self._reference, batch, temperature)
 
-    def train_step(self, batch: TrainBatch, algo: AlgoConfig, temperature: float) -> TrainStats:
+    def train_step(
+        self, batch: TrainBatch, algo: AlgoConfig, temperature: float, *, before_change: Callable[[], None] = _nothing
+    ) -> TrainStats:
         """`algo.updates_per_step` optimizer steps on the batch, in micro-batches whose gradients add up to that of
         the whole.
 
-        `temperature` is the one that the responses were sampled at.
+        `temperature` is the one that the responses were sampled at. `before_change` is called once, when all gradients
+        of the first update are there and right before the parameters move.
 
         Raises:
             RunError: the gradient is not finite; the parameters are then those before that update.
         """
         if algo.kl_coef and batch.ref_logprobs_BT is None:
             batch = replace(batch, ref_logprobs_BT=self.reference_logprobs(batch, temperature))
-        updates = [self._update(batch, algo, temperature) for _ in range(algo.updates_per_step)]
+        calls = [before_change, *[_nothing] * (algo.updates_per_step - 1)]
+        updates = [self._update(batch, algo, temperature, call) for call in calls]
         means = {name: sum(stats[name] for stats in updates) / len(updates) for name in updates[0]}
         return TrainStats(**means, tokens=int(batch.live_BT.sum()))
 
@@ -169,7 +177,9 @@ class Policy:
                 parameter.copy_(saved[name])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
-    def _update(self, batch: TrainBatch, algo: AlgoConfig, temperature: float) -> dict[str, float]:
+    def _update(
+        self, batch: TrainBatch, algo: AlgoConfig, temperature: float, before_change: Callable[[], None]
+    ) -> dict[str, float]:
         """One optimizer step; returns the figures of TrainStats but the number of tokens."""
         weights_BT = token_weights(
             algo.aggregation, batch.response_mask_BT, batch.weights_B, constant_length=algo.constant_length
@@ -181,6 +191,7 @@ class Policy:
             part_weights_BT = weights_BT[start:stop, : part.input_ids_BT.shape[1]].to(self.device)
             sums += self._backward(part, part_weights_BT, algo, temperature).cpu()
         grad_norm = self._clip()
+        before_change()
         self._optimizer.step()
         loss, *totals = sums.tolist()
         tokens = max(1, int(batch.live_BT.sum()))

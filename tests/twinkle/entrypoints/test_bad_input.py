@@ -101,7 +101,7 @@ def test_a_reward_that_raises_later_keeps_the_steps_before_it(trainer: Trainer) 
     outcome = trainer.run("data.reward=my_reward:reward")
 
     assert_one_sentence(outcome, 1, "the judge is away")
-    assert [path.name for path in (trainer.latest / "checkpoints").iterdir()] == ["step-000003"]
+    assert (trainer.latest / "checkpoints" / "step-000003").is_dir()
     assert (trainer.latest / "report.html").exists()
 
 

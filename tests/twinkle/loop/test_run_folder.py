@@ -7,7 +7,7 @@ import pytest
 from twinkle.errors import ConfigError, RunError
 from twinkle.loop.run_folder import RunIdentity, find_run, new_run, read_json, write_json
 
-IDENTITY = RunIdentity(name="toy", digest="d1", steps=10)
+IDENTITY = RunIdentity(name="toy", settings={"optim.lr": 0.1}, steps=10)
 
 
 def finish(path: Path) -> None:
@@ -36,7 +36,7 @@ def test_off_never_continues(tmp_path: Path) -> None:
 def test_auto_continues_the_newest_unfinished_run_of_the_same_identity(tmp_path: Path) -> None:
     older = new_run(tmp_path, IDENTITY)
     older.close()
-    new_run(tmp_path, replace(IDENTITY, digest="other")).close()
+    new_run(tmp_path, replace(IDENTITY, settings={"optim.lr": 0.2})).close()
     finished = new_run(tmp_path, IDENTITY)
     finish(finished.path)
     finished.close()
@@ -85,7 +85,7 @@ def test_a_named_folder_is_continued_with_more_steps(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("identity", "sentence"),
-    [(IDENTITY, "is finished"), (replace(IDENTITY, digest="d2"), "another configuration")],
+    [(IDENTITY, "is finished"), (replace(IDENTITY, settings={"optim.lr": 0.2}), r"optim\.lr was 0\.1, now it is 0\.2")],
 )
 def test_a_named_folder_that_cannot_continue_is_refused(tmp_path: Path, identity: RunIdentity, sentence: str) -> None:
     run = new_run(tmp_path, IDENTITY)

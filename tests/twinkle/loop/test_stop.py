@@ -45,13 +45,19 @@ def test_an_error_in_a_shielded_block_is_not_lost() -> None:
         raise ValueError("the cause")
 
 
-def test_the_second_ctrl_c_interrupts_the_saving() -> None:
-    with StopSignals() as stop:
+def test_a_repeat_is_the_same_wish_and_a_later_one_ends_at_once() -> None:
+    now = [0.0]
+    with StopSignals(clock=lambda: now[0]) as stop:
         with pytest.raises(StopRequested):
+            send(signal.SIGTERM)
+        with stop.shielded():
             send(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            send(signal.SIGINT)
-        assert stop is not None
+            send(signal.SIGTERM)
+        now[0] = 3.0
+        with pytest.raises(SystemExit) as caught, stop.shielded():
+            send(signal.SIGTERM)
+
+    assert caught.value.code == 143
 
 
 def test_the_handlers_that_were_there_come_back() -> None:
