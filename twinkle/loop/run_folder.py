@@ -21,8 +21,8 @@ class RunFolder:
     """One run's folder, locked by this process until ``close``.
 
     Holds ``run.json`` (what a run must share to continue it, lineage), ``config.yaml``, ``metrics.jsonl``,
-    ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``, ``adapter/``
-    or ``model/``, and at the end ``result.json``: a folder without it is unfinished.
+    ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``,
+    ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished.
     """
 
     def __init__(self, path: Path, lock: int, *, lineage: int):
