@@ -97,6 +97,12 @@ class LeaseTable:
             if len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
 
+    def reopen(self, lease: Lease) -> None:
+        """Let an ended lease live until its deadline again, as if it had not ended."""
+        self._ended.pop(lease.id, None)
+        self.live[lease.id] = lease
+        heapq.heappush(self._deadlines, (lease.deadline, lease.id))
+
     def next_deadline(self) -> float | None:
         """When the next lease ends by itself, or None."""
         while self._deadlines:

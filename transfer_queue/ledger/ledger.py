@@ -67,6 +67,7 @@ class Ledger:
             partition.write(fields, rows)
             indexes += (rows + partition.base).tolist()
         self.rows_put += count
+        self.steps.version += 1
         return indexes
 
     def put_fields(self, indexes: Sequence[int], fields: Sequence[str], lease_id: int | None = None) -> None:
@@ -107,7 +108,11 @@ class Ledger:
         """The consumer was gone before it heard of its rows: let them be as if it had never been given them."""
         if taken.lease_id is not None:
             self.release(taken.lease_id)
-        elif want.dp is None:
+        elif want.dp is not None:
+            reservation = self.reservations.find(want)
+            if taken.voted and reservation is not None:
+                self._withdraw(reservation, want.dp.rank)
+        else:
             parts = self.steps.locate(taken.indexes)
             self._move(want.task, parts, CONSUMED, FREE)
             self.rows_consumed[want.task] -= len(taken.indexes)
@@ -144,8 +149,9 @@ class Ledger:
         assert want.dp is not None
         indexes = reservation.slice(want.dp.rank).tolist()
         if want.lease_s is None:
+            voted = want.dp.rank not in reservation.lease.votes
             self._vote(reservation.lease, want.dp.rank)
-            return Taken(indexes)
+            return Taken(indexes, voted=voted)
         self.leases.extend(reservation.lease, self.clock() + want.lease_s)
         return Taken(indexes, reservation.lease.id, reservation.lease.deadline)
 
@@ -153,6 +159,17 @@ class Ledger:
         lease.votes.add(rank)
         if len(lease.votes) == lease.ranks:
             self._consume(lease)
+
+    def _withdraw(self, reservation: Reservation, rank: int) -> None:
+        """Take back the vote of a rank that never heard of its rows; what it completed is incomplete again."""
+        lease = reservation.lease
+        if reservation.complete:
+            self._move(lease.task, lease.parts, CONSUMED, LEASED)
+            self.rows_consumed[lease.task] -= lease.rows
+            self.leases.reopen(lease)
+            self.reservations.reopen(reservation)
+            self.read(reservation.rows.tolist())
+        lease.votes.discard(rank)
 
     def ack(self, lease_id: int, dp_rank: int | None = None) -> None:
         """Consume the rows of a lease; of a DP group: this rank's vote, and the last vote consumes the rows of all."""

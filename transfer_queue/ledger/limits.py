@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transfer_queue.errors import ExhaustedError, StepClearedError
+from transfer_queue.errors import ExhaustedError, GroupError, StepClearedError
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.steps import Steps
@@ -30,4 +30,14 @@ def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
         raise ExhaustedError(
             f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready; {why}",
             {"needed": want.needed, "possible": most},
+        )
+
+
+def check_fits(shape: QueueShape, rows: int) -> None:
+    """`GroupError` if one put brings more rows than the whole queue holds; asked before anything is done per row."""
+    most = shape.capacity * shape.num_global_batch
+    if rows > most:
+        raise GroupError(
+            f"this put brings {rows} rows, but num_global_batch={shape.num_global_batch} partitions of "
+            f"{shape.capacity} hold {most} together: put fewer rows at once"
         )

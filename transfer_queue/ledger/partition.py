@@ -64,11 +64,19 @@ class Partition:
             slot = self.slot_of.get(label)
             if slot is None:
                 slot = self.slot_of[label] = len(self.names)
-                self.names.append(label if isinstance(label, str | int) else self.base // self.group_size + slot)
+                self.names.append(label if isinstance(label, str | int) else self._number(slot))
                 self.filled.append(0)
             rows[i] = slot * self.group_size + self.filled[slot]
             self.filled[slot] += 1
         return rows
+
+    def _number(self, slot: int) -> int:
+        """A name for a group that was put without one; whoever puts that number later means this group."""
+        number = self.base // self.group_size + slot
+        while number in self.slot_of:
+            number = -1 - number if number >= 0 else number - self.capacity
+        self.slot_of[number] = slot
+        return number
 
     def room_in(self, label: Hashable) -> int:
         """Rows that the group of this label can still take."""

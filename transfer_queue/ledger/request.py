@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from transfer_queue.errors import ConfigurationError, DPGroupError, FieldError, GroupError, SamplerError, nearest
@@ -49,6 +49,8 @@ class Want:
             raise FieldError("task_name is missing: rows are consumed once per task, so each consumer needs a name")
         if not self.fields:
             raise FieldError(f"get_meta of task {self.task!r} names no data_fields: name at least one")
+        if self.step is not None and self.step < 0:
+            raise FieldError(f"global_step={self.step} is negative: there are no such rows")
         if self.batch_size < 1:
             raise GroupError(f"batch_size must be at least 1, not {self.batch_size}")
         if self.whole_groups and self.batch_size % shape.num_n_samples:
@@ -63,16 +65,21 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Rows that a consumer was given: global indexes in order, and its lease on them, if it asked for one."""
+    """Rows that a consumer was given: global indexes in order, and its lease on them, if it asked for one.
+
+    `voted`: without a lease, being given its slice was this DP rank's vote, and its first.
+    """
 
     indexes: list[int]
     lease_id: int | None = None
     lease_deadline: float | None = None
+    voted: bool = field(default=False, compare=False)
 
 
 def check_seconds(name: str, seconds: float) -> None:
-    """`ConfigurationError` unless the duration is finite and not negative."""
-    if not 0 <= seconds < 1e9:
+    """`ConfigurationError` unless the duration is a number, finite and not negative."""
+    given: object = seconds
+    if not isinstance(given, int | float) or not 0 <= given < 1e9:
         raise ConfigurationError(f"{name}={seconds} is out of range: it is a finite number of seconds, not negative")
 
 

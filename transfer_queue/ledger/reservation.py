@@ -87,6 +87,11 @@ class Reservations:
         reservation.complete = True
         self._completed[reservation.want.task, reservation.want.step] += 1
 
+    def reopen(self, reservation: Reservation) -> None:
+        """One of the votes was taken back."""
+        reservation.complete = False
+        self._completed[reservation.want.task, reservation.want.step] -= 1
+
     def forget(self, reservation: Reservation) -> None:
         """The rows went back: the same id may begin again, with new votes."""
         del self._by_key[key_of(reservation.want)]

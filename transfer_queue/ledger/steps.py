@@ -28,6 +28,8 @@ class Steps:
         self._by_serial: dict[int, Partition] = {}
         self._next_serial = 0
         self._next_step = 0
+        self.version = 0
+        """Grows with every put and every partition that goes: while it stays, a put that did not fit does not fit."""
 
     def in_order(self, step: int | None = None) -> list[Partition]:
         """The alive partitions, oldest step first; with `step`, that one if it is alive."""
@@ -50,6 +52,7 @@ class Steps:
         partition = self.alive.pop(step)
         del self._by_serial[partition.serial]
         self.cleared[step] = None
+        self.version += 1
         if len(self.cleared) > CLEARED_REMEMBERED:
             self.cleared.popitem(last=False)
         return partition

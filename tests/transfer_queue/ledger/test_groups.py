@@ -84,3 +84,15 @@ def test_batches_of_groups_are_multiples_of_the_group() -> None:
     ledger, _ = ledger_of(samples=4)
     with pytest.raises(GroupError, match=r"batch_size=6 is not divisible by num_n_samples=4"):
         want(batch=6, whole_groups=True).check(ledger.shape)
+
+
+def test_no_two_groups_of_a_step_have_one_name() -> None:
+    ledger, _ = ledger_of(prompts=3, samples=2)
+    ledger.put_rows(2, ["x"], 0, [1, 1])
+    indexes = ledger.put_rows(4, ["x"], 0)
+    assert indexes
+    names = set(ledger.steps.places([0, *indexes])[1])
+    assert len(names) == 3
+    for name in names:
+        with pytest.raises(GroupError, match="has room for 0 more rows"):
+            ledger.put_rows(1, ["x"], 0, [name])

@@ -375,3 +375,18 @@ def test_finding_a_batch_does_not_search_rows_that_wait() -> None:
     view = partition.view("train", ("x",), 2)
     assert view.cursor == 64
     assert taken.indexes == list(range(128, 160))
+
+
+def test_only_puts_and_clears_can_make_room_for_a_put_that_waits() -> None:
+    ledger, _ = ledger_of(prompts=4, samples=1)
+    versions = [ledger.steps.version]
+    for act in (
+        lambda: ledger.put_rows(4, ["x"], 0),
+        lambda: ledger.take(want(step=0)),
+        lambda: ledger.put_rows(4, ["x"], 1),
+        lambda: ledger.clear(0),
+    ):
+        act()
+        versions.append(ledger.steps.version)
+
+    assert versions == [0, 1, 1, 2, 3]

@@ -2,7 +2,7 @@ import pytest
 
 from tests.transfer_queue.ledger.clock import ledger_of, rank, want
 from transfer_queue.errors import DPGroupError, LeaseError
-from transfer_queue.ledger.counts import count
+from transfer_queue.ledger.counts import count, recount
 from transfer_queue.ledger.request import dp_place
 
 
@@ -169,3 +169,24 @@ def test_release_by_one_rank_gives_back_the_rows_of_all() -> None:
 def test_dp_parameters_are_checked(params: dict[str, object], named: str) -> None:
     with pytest.raises(DPGroupError, match=named):
         dp_place(params)
+
+
+@pytest.mark.parametrize("tasks", [(), ("train",)])
+def test_undo_takes_back_a_vote_and_what_it_completed(tasks: tuple[str, ...]) -> None:
+    ledger, _ = ledger_of(prompts=4, samples=1, tasks=tasks)
+    ledger.put_rows(4, ["x"], 0)
+    ledger.take(want(step=0, dp=rank(0)))
+    peer = ledger.take(want(step=0, dp=rank(0)))
+    assert peer
+    ledger.undo(want(step=0, dp=rank(0)), peer)  # its peer has heard, so the rank's vote stands
+    last = ledger.take(want(step=0, dp=rank(1)))
+    assert last
+    assert count(ledger, ledger.steps.alive[0], "train").consumed == 4
+    ledger.undo(want(step=0, dp=rank(1)), last)
+    assert count(ledger, ledger.steps.alive[0], "train").leased == 4
+    assert count(ledger, ledger.steps.alive[0], "train") == recount(ledger, ledger.steps.alive[0], "train")
+    again = ledger.take(want(step=0, dp=rank(1)))
+
+    assert again is not None
+    assert again.indexes == last.indexes
+    assert ledger.rows_consumed["train"] == count(ledger, ledger.steps.alive[0], "train").consumed == 4
