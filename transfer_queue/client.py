@@ -16,6 +16,7 @@ from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import Connection
 from transfer_queue.errors import ConfigurationError, GroupError, LeaseError, ProtocolError, rebuild
 from transfer_queue.ledger.explain import Explanation
+from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 
@@ -89,9 +90,10 @@ class TransferQueueClient:
         """
         if metadata is not None and (global_step is not None or group_id is not None):
             raise GroupError("put with metadata adds fields to rows that exist: global_step and group_id do not apply")
+        check_seconds("timeout_s", timeout_s)
         rows, columns, frames = encode_fields(data)
         if group_id is not None:
-            group_id = [group_id] * rows if isinstance(group_id, str | int) else list(group_id)
+            group_id = _group_ids(group_id, rows)
         known = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         body = wire.Put(rows, columns, *known, global_step, group_id, timeout_s)
         reply, _ = self._call(wire.Rows, body, frames, timeout_s, lambda: f"put of {rows} rows waited for room")
@@ -127,6 +129,7 @@ class TransferQueueClient:
         fields, params = list(data_fields), dict(sampler_params) if sampler_params is not None else None
         if isinstance(data_fields, str):
             raise ConfigurationError(f"data_fields={data_fields!r} is one string: give a list of names")
+        check_seconds("timeout_s", timeout_s)
         body = wire.GetMeta(task_name, fields, batch_size, global_step, get_n_samples, params, lease_s, timeout_s)
         where = "any step" if global_step is None else f"step {global_step}"
         reply, _ = self._call(
@@ -223,6 +226,16 @@ class TransferQueueClient:
                 self._idle.append(connection)
                 return
         connection.close()
+
+
+def _group_ids(given: object, rows: int) -> list[str | int]:
+    """One name per row; the controller says if there are too few or too many."""
+    names: list[object] = [given] * rows if isinstance(given, str | int) else []
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        names = list(given)
+    if not names or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
+        raise GroupError(f"group_id={given!r} is neither a string or whole number nor a list with one per row")
+    return [name for name in names if isinstance(name, str | int)]
 
 
 def _close_all(connections: list[Connection]) -> None:

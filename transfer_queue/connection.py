@@ -11,7 +11,7 @@ import zmq
 from zmq.utils.monitor import recv_monitor_message
 
 from transfer_queue import wire
-from transfer_queue.errors import ControllerLostError, ControllerTimeoutError
+from transfer_queue.errors import ConfigurationError, ControllerLostError, ControllerTimeoutError
 
 CONNECT_S = 2.0
 """A controller on the same machine answers a connection in microseconds; after this nobody listens."""
@@ -52,7 +52,10 @@ class Connection:
         if not self._connected:
             self._connect(min(deadline, began + CONNECT_S))
         self._sequence += 1
-        header = wire.encode(wire.Request(self._sequence, client, body))
+        try:
+            header = wire.encode(wire.Request(self._sequence, client, body))
+        except (TypeError, OverflowError, UnicodeEncodeError) as error:
+            raise ConfigurationError(f"{type(body).__name__} has an argument that cannot be sent: {error}") from error
         self._socket.send_multipart([header, *frames], copy=False)
         while True:
             left = deadline - time.monotonic()

@@ -39,7 +39,8 @@ class CustomSamplers:
         """Ask the sampler about the oldest partition that changed since it found too little there, if it is free."""
         self._ledger.last_wants[consumer.want.task] = consumer.want
         check_possible(self._ledger.shape, self._ledger.steps, consumer.want)
-        thread = self._threads.setdefault(id(sampler), SamplerThread(sampler))
+        thread = self._threads.get(id(sampler)) or SamplerThread(sampler)
+        self._threads[id(sampler)] = thread
         if thread.busy:
             return
         for partition in self._ledger.steps.in_order(consumer.want.step):
@@ -56,7 +57,7 @@ class CustomSamplers:
             since = thread.busy_since
             if since is not None and now - since > self.timeout_s:
                 text = (
-                    f"sampler {thread.sampler!r} of task {consumer.want.task!r} has not answered for "
+                    f"sampler {thread.name} of task {consumer.want.task!r} has not answered for "
                     f"{self.timeout_s:g} s; nothing was taken, and its other requests wait until it answers"
                 )
                 self._failed(consumer, SamplerError(text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import queue
 import threading
 import time
@@ -55,9 +56,11 @@ class Offer:
         extra = {"get_n_samples": self.choice.whole_groups, "num_n_samples": self.group_size, **self.choice.params}
         produced, taken = as_tensors(self.produced, self.taken)
         fields = list(self.want.fields)
-        ready = sampler.filter_ready_indices(list(self.rows), produced, taken, fields, dict(self.columns), **extra)
-        chosen = sampler.sample(list(ready), self.want.needed, **extra)
-        return self.checked(sampler, [int(i) for i in ready], [int(i) for i in chosen])
+        most = len(self.produced) + 1
+        offered = sampler.filter_ready_indices(list(self.rows), produced, taken, fields, dict(self.columns), **extra)
+        ready = whole_numbers(offered, most)
+        chosen = whole_numbers(sampler.sample(list(ready), self.want.needed, **extra), most)
+        return self.checked(sampler, ready, chosen)
 
     def checked(self, sampler: BaseSampler, ready: list[int], chosen: list[int]) -> list[int]:
         """`chosen`, or a `SamplerError` that says what is wrong with it."""
@@ -88,6 +91,16 @@ class Offer:
         return ""
 
 
+def whole_numbers(answer: Any, most: int) -> list[int]:
+    """The first `most` indices of a list, tensor or iterator; `TypeError` for a mask, a float or a string."""
+    values = answer.tolist() if hasattr(answer, "tolist") else itertools.islice(answer, most)
+    indices = [value.item() if hasattr(value, "item") else value for value in values]
+    for index in indices:
+        if isinstance(index, bool) or not isinstance(index, int):
+            raise TypeError(f"{index!r} is no index: return a list of row numbers")
+    return indices
+
+
 def as_tensors(*arrays: NDArray[np.bool_]) -> tuple[Any, ...]:
     """The arrays as torch tensors where torch is installed, as they are otherwise."""
     if importlib.util.find_spec("torch") is None:
@@ -101,7 +114,7 @@ class SamplerThread:
     """Runs one custom sampler; `busy_since` is the time at which the call now under way began, or None."""
 
     def __init__(self, sampler: BaseSampler) -> None:
-        self.sampler = sampler
+        self.sampler, self.name = sampler, repr(sampler)
         self.busy = False
         self.busy_since: float | None = None
         self._work: queue.SimpleQueue[tuple[Offer, Callable[[Outcome], None]]] = queue.SimpleQueue()
@@ -110,7 +123,7 @@ class SamplerThread:
     def start(self, offer: Offer, done: Callable[[Outcome], None]) -> None:
         """Ask the sampler; `done` is called from its thread. Only one call may be under way."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=f"sampler {self.sampler!r}", daemon=True)
+            self._thread = threading.Thread(target=self._run, name=f"sampler {self.name}", daemon=True)
             self._thread.start()
         self.busy = True
         self._work.put((offer, done))
@@ -125,8 +138,16 @@ class SamplerThread:
                 outcome = offer.ask(self.sampler)
             except SamplerError as error:
                 outcome = error
-            except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-                where = f"sampler {self.sampler!r} of task {offer.want.task!r}"
-                outcome = SamplerError(f"{where} raised {type(error).__name__}: {error}; nothing was taken")
+            except BaseException as error:  # noqa: BLE001 - even sys.exit is but the answer of whoever asked
+                where = f"sampler {self.name} of task {offer.want.task!r}"
+                outcome = SamplerError(f"{where} raised {_words(error)}; nothing was taken")
             self.busy_since = None
             done(outcome)
+
+
+def _words(error: BaseException) -> str:
+    """Kind and message of an exception whose own `__str__` may be broken too."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - the message is then left out
+        return type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from transfer_queue.errors import (
 )
 from transfer_queue.ledger import DPPlace, Ledger, Taken, Want
 from transfer_queue.ledger.explain import EARLIER, NEVER_ASKED, Explanation, Reason, explain
-from transfer_queue.ledger.limits import check_possible
+from transfer_queue.ledger.limits import check_fits, check_possible
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
@@ -33,6 +34,9 @@ Send = Callable[[Caller, wire.ReplyBody, Sequence[bytes]], bool]
 Post = Callable[[Callable[[], None]], None]
 """Runs a function in the server's loop; may be called from any thread."""
 
+PROBE_S = 1.0
+"""How soon the wait of a caller that died is forgotten."""
+
 
 class Service:
     """One queue without its socket. Whatever goes wrong in a request is that caller's reply and nobody else's."""
@@ -44,7 +48,7 @@ class Service:
         self.storage = MemoryStorage(ledger.shape.capacity)
         self.line = Line()
         self.producers: list[Producer] = []
-        self._send = send
+        self._send, self._post, self._probed_at = send, post, ledger.clock()
         self._custom = CustomSamplers(
             ledger, self.line, sampler_timeout_s,
             post=post, served=self._hand_over, failed=self._leave, serve=self._serve,
@@ -78,7 +82,7 @@ class Service:
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
         now = self.ledger.clock()
-        if self.ledger.expire():
+        if self.ledger.expire() | self._forget_the_dead(now):
             self._serve()
         self._custom.check(now)
         late = [consumer for consumer in self.line.consumers if consumer.deadline <= now]
@@ -89,6 +93,21 @@ class Service:
             self._fail(producer.caller, BackPressureError(self._full_text(producer, now)))
         if late:
             self._serve()
+
+    def _forget_the_dead(self, now: float) -> bool:
+        """Once a second, end the waits of callers that are gone: nobody shall wait behind them. True if there were."""
+        if now - self._probed_at < PROBE_S:
+            return False
+        self._probed_at = now
+        consumers = [each for each in self.line.consumers if not self._alive(each.caller)]
+        producers = [each for each in self.producers if not self._alive(each.caller)]
+        self.line.consumers = [each for each in self.line.consumers if each not in consumers]
+        self.producers = [each for each in self.producers if each not in producers]
+        return bool(consumers or producers)
+
+    def _alive(self, caller: Caller) -> bool:
+        """Whether the caller's connection stands: a client passes over a reply to no request of its own."""
+        return self._send(replace(caller, sequence=wire.NO_REQUEST), wire.Done(), ())
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, or None."""
@@ -110,13 +129,12 @@ class Service:
     def _put(self, caller: Caller, put: wire.Put, frames: Sequence[bytes]) -> None:
         if put.rows < 1 or not put.columns:
             raise FieldError("put brings no rows or no fields")
+        if put.indexes and len(put.indexes) != put.rows:
+            raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
+        check_fits(self.ledger.shape, put.rows)
         cells = self.storage.split(put.rows, put.columns, frames)
         fields = [column.name for column in put.columns]
         if put.indexes:
-            if len(put.indexes) != put.rows:
-                raise FieldError(
-                    f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata"
-                )
             self.ledger.put_fields(put.indexes, fields, put.lease)
             self.storage.write(put.indexes, put.columns, cells)
             self._reply(caller, self._rows(put.indexes))
@@ -184,8 +202,26 @@ class Service:
         self._reply(caller, self.stats())
 
     def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[bytes]) -> None:
-        self.register_sampler(build(body.spec), body.task, None if body.everyone else caller.client)
-        self._reply(caller, wire.Done())
+        """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
+
+        def answer(made: BaseSampler | Exception) -> None:
+            try:
+                if isinstance(made, Exception):
+                    raise made
+                self.register_sampler(made, body.task, None if body.everyone else caller.client)
+                self._reply(caller, wire.Done())
+            except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
+                self._fail(caller, error)
+
+        def make() -> None:
+            made: BaseSampler | Exception
+            try:
+                made = build(body.spec)
+            except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
+                made = error
+            self._post(lambda: answer(made))
+
+        threading.Thread(target=make, name=f"making {body.spec.path}", daemon=True).start()
 
     # Waiting
 
@@ -205,13 +241,17 @@ class Service:
         self.ledger.effects.clear()
 
     def _try_producer(self, producer: Producer) -> bool:
-        put = producer.put
+        put, version = producer.put, self.ledger.steps.version
+        if producer.tried == version:
+            return False
         try:
+            self.storage.check_dtypes(put.columns)  # others may have put the field while this one waited
             indexes = self.ledger.put_rows(put.rows, [column.name for column in put.columns], put.step, put.group_ids)
         except TransferQueueError as error:
             self._fail(producer.caller, error)
             return True
         if indexes is None:
+            producer.tried = version
             return False
         self.storage.write(indexes, put.columns, producer.cells)
         self._reply(producer.caller, self._rows(indexes))

@@ -34,13 +34,17 @@ class Consumer:
 
 @dataclass(slots=True, eq=False)
 class Producer:
-    """A `put` of new rows that waits for a partition to be cleared; its values wait with it."""
+    """A `put` of new rows that waits for a partition to be cleared; its values wait with it.
+
+    `tried` says at which `Steps.version` there was no room for it.
+    """
 
     caller: Caller
     put: wire.Put
     cells: list[list[Cell]]
     since: float
     deadline: float
+    tried: int = -1
 
 
 class Line:

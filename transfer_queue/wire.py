@@ -108,6 +108,10 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
 Body = Put | GetMeta | GetData | Ack | Release | Extend | Drop | Clear | Why | GetStats | RegisterSampler
 
 
+NO_REQUEST = -1
+"""The sequence number of a reply that answers nothing: sent to see whether a connection stands."""
+
+
 class Request(msgspec.Struct, array_like=True, frozen=True):
     """`sequence` grows with each request of a connection; the reply bears the same."""
 
@@ -192,7 +196,7 @@ def decode_request(frame: bytes) -> Request:
     """The request in a header frame; `ProtocolError` if it is none."""
     try:
         return _requests.decode(frame)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"a message of {len(frame)} bytes is no request of this version: {error}") from error
 
 
@@ -200,7 +204,7 @@ def decode_reply(frame: bytes) -> Reply:
     """The reply in a header frame; `ProtocolError` if it is none."""
     try:
         return _replies.decode(frame)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"a message of {len(frame)} bytes is no reply of this version: {error}") from error
 
 

@@ -1,6 +1,8 @@
 """Custom samplers that a controller's process can import."""
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,6 +35,11 @@ class Documented(BaseSampler):
         return [i for i in all_indices if ready_mask[i]]
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise ValueError("not even this")
+
+
 class Faulty(Documented):
     """Does the one wrong thing that its argument names."""
 
@@ -46,9 +53,15 @@ class Faulty(Documented):
             "too many": ready_indices[: batch_size + 1],
             "partial": ready_indices[1 : batch_size + 1],
             "nothing": [],
+            "mask": [True] * batch_size,
+            "floats": [0.5, 1.5][:batch_size],
         }
         if self.fault == "raises":
             raise ZeroDivisionError("no such thing")
+        if self.fault == "exits":
+            sys.exit(3)
+        if self.fault == "unprintable":
+            raise Unprintable
         if self.fault == "hangs":
             time.sleep(3)
         return wrong.get(self.fault, ready_indices[:batch_size])
@@ -72,6 +85,17 @@ class Unfit(Documented):
 
     def __init__(self) -> None:
         raise OSError("no disk")
+
+
+class Slow(Documented):
+    """Is made when a file appears."""
+
+    def __init__(self, path: str) -> None:
+        for _ in range(1000):
+            if Path(path).exists():
+                return
+            time.sleep(0.01)
+        raise OSError(f"nobody made {path}")
 
 
 def make_grpo() -> GRPOSampler:

@@ -436,3 +436,74 @@ def test_a_client_that_nobody_closed_leaves_no_socket_open(start: Start) -> None
     gc.collect()
 
     assert connection._socket.closed
+
+
+def waiting_request(controller: TransferQueueController, body: wire.Body) -> zmq.Socket[bytes]:
+    """A request whose caller can be let die by closing the socket."""
+    doomed = zmq.Context.instance().socket(zmq.DEALER)
+    doomed.connect(controller.get_info()["endpoint"])
+    doomed.send(wire.encode(wire.Request(1, "doomed", body)))
+    return doomed
+
+
+def test_nobody_waits_behind_a_consumer_that_died(start: Start, connect: Connect) -> None:
+    controller = start()
+    client = connect(controller)
+    doomed = waiting_request(controller, wire.GetMeta("train", ["x"], 8, 0, False, None, None, 60.0))
+    wait_for_waiting(client, "train")
+    client.put({"x": ["1", "2"]}, global_step=0)
+    doomed.close(linger=0)
+
+    assert len(client.get_meta(["x"], 2, 0, "train", timeout_s=20)) == 2
+
+
+def test_a_dp_rank_that_died_while_it_waited_has_not_voted(start: Start, connect: Connect) -> None:
+    controller = start()
+    client = connect(controller)
+    places = [{"dp_rank": rank, "dp_size": 2, "dp_group_id": "g"} for rank in range(2)]
+    first = in_background(lambda: client.get_meta(["x"], 2, 0, "train", sampler_params=places[0], timeout_s=20))
+    wait_for_waiting(client, "train")
+    doomed = waiting_request(controller, wire.GetMeta("train", ["x"], 2, 0, False, places[1], None, 60.0))
+    wait_for_waiting(client, "train", 2)
+    doomed.close(linger=0)
+    client.put({"x": ["1"] * 4}, global_step=0)
+    again = client.get_meta(["x"], 2, 0, "train", sampler_params=places[1], timeout_s=20)
+
+    assert first().global_indexes + again.global_indexes == [0, 1, 2, 3]
+    assert client.stats().tasks["train"].consumed == 4
+
+
+def test_a_put_that_waited_cannot_change_the_dtype_of_a_field(start: Start, connect: Connect) -> None:
+    client = connect(start(global_batch_size=2, num_global_batch=2))
+    client.put({"x": ["1"] * 2}, global_step=0)
+    kept = client.put({"x": ["1"] * 2}, global_step=1)
+    late = in_background(lambda: client.put({"y": np.arange(2)}, global_step=2, timeout_s=20))
+    while not client.stats().waiting_producers:
+        time.sleep(0.005)
+    client.put({"y": np.array([0.5, 1.5], dtype=np.float32)}, metadata=kept)
+    client.clear(0)
+    with pytest.raises(FieldError, match="holds float32 values, this put brings int64"):
+        late()
+
+    assert client.get_data(kept, ["y"])["y"].tolist() == [0.5, 1.5]
+
+
+def test_more_rows_than_the_queue_holds_are_refused_before_any_work(start: Start, connect: Connect) -> None:
+    client = connect(start())
+    body = wire.Put(10**15, [wire.Column("x", "int64", [(0,)])])
+    with pytest.raises(GroupError, match="hold 8 together"):
+        client._call(wire.Rows, body, [b""], 5.0, lambda: "put")
+
+
+def test_arguments_that_cannot_be_sent_are_typed_errors(start: Start, connect: Connect) -> None:
+    client = connect(start())
+    for call, kind, named in (
+        (lambda: client.get_meta(["x"], 2**70, 0, "train"), ConfigurationError, "GetMeta .* cannot be sent"),
+        (lambda: client.get_meta(["x"], 1, 0, "\ud800"), ConfigurationError, "surrogates not allowed"),
+        (lambda: client.get_meta(["x"], 1, 0, "t", timeout_s=float("nan")), ConfigurationError, "timeout_s=nan"),
+        (lambda: client.get_meta(["x"], 1, -1, "t"), FieldError, "global_step=-1 is negative"),
+        (lambda: client.put({"x": ["1"]}, group_id=1.5), GroupError, "group_id=1.5 is neither"),  # type: ignore[arg-type]
+        (lambda: client.put({"x": ["1"]}, group_id=[True]), GroupError, r"group_id=\[True\] is neither"),
+    ):
+        with pytest.raises(kind, match=named):
+            call()

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,9 @@ from transfer_queue import (
     StepClearedError,
     TransferQueueClient,
     TransferQueueController,
+    wire,
 )
+from transfer_queue.samplers.travel import SamplerSpec
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,19 @@ def controller() -> Iterator[TransferQueueController]:
     """One controller for the module: its process imports torch once."""
     samplers = {
         fault: made.Faulty(fault)
-        for fault in ("twice", "not offered", "too many", "raises", "hangs", "nothing", "unready")
+        for fault in (
+            "twice",
+            "not offered",
+            "too many",
+            "raises",
+            "hangs",
+            "nothing",
+            "unready",
+            "exits",
+            "unprintable",
+            "mask",
+            "floats",
+        )
     }
     with TransferQueueController.start(
         global_batch_size=4,
@@ -93,6 +108,10 @@ def test_parameters_reach_the_sampler_and_dp_slices_its_answer(client: TransferQ
         ("not offered", "returned index 10000, which was not offered to it"),
         ("too many", "returned 3 indices where 2 were asked for"),
         ("raises", "raised ZeroDivisionError: no such thing"),
+        ("exits", "raised SystemExit: 3"),
+        ("unprintable", "raised Unprintable"),
+        ("mask", "raised TypeError: True is no index: return a list of row numbers"),
+        ("floats", r"raised TypeError: 0\.5 is no index: return a list of row numbers"),
     ],
 )
 def test_a_sampler_that_misbehaves_is_named_and_nothing_is_taken(
@@ -160,3 +179,26 @@ def test_a_client_registers_a_sampler_by_path(start: Start, connect: Connect) ->
     assert list(client.get_data(client.get_meta(["x"], 2, 0, "train", timeout_s=30))["x"]) == ["2", "1"]
     with pytest.raises(SamplerError, match="a lambda"):
         controller.register_sampler("train", lambda: made.Documented())
+
+
+def test_a_sampler_that_takes_long_to_make_blocks_nobody(start: Start, connect: Connect, tmp_path: Path) -> None:
+    client, made_now = connect(start()), tmp_path / "now"
+    body = wire.RegisterSampler("train", SamplerSpec(f"{made.__name__}:Slow", [str(made_now)], {}))
+    registered = in_background(lambda: client.request(wire.Done, body, "register_sampler"))
+    client.stats()
+    made_now.touch()
+
+    assert registered() == wire.Done()
+
+
+def test_a_module_that_exits_does_not_take_the_controller_with_it(
+    start: Start, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "leaves_at_once.py").write_text("raise SystemExit(5)")
+    monkeypatch.syspath_prepend(tmp_path)
+    client = connect(start())
+    body = wire.RegisterSampler("train", SamplerSpec("leaves_at_once:Sampler", [], {}))
+    with pytest.raises(SamplerError, match="cannot import the sampler 'leaves_at_once:Sampler': SystemExit: 5"):
+        client.request(wire.Done, body, "register_sampler")
+
+    assert client.stats().partitions == []

@@ -32,7 +32,7 @@ def instance_of(sampler: object) -> BaseSampler:
             made = sampler()
         except TransferQueueError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise SamplerError(f"sampler={sampler!r} could not be called: {type(error).__name__}: {error}") from error
     if not isinstance(made, BaseSampler):
         raise SamplerError(f"sampler={sampler!r} gave {made!r}, which is no BaseSampler")
@@ -60,7 +60,7 @@ def build(spec: SamplerSpec) -> BaseSampler:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
-    except Exception as error:  # an import runs the module, which may raise anything
+    except (Exception, SystemExit) as error:  # an import runs the module, which may raise anything
         raise SamplerError(
             f"the controller's process cannot import the sampler {spec.path!r}: {type(error).__name__}: {error}"
         ) from error

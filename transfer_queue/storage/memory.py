@@ -29,12 +29,17 @@ class MemoryStorage:
             raise ProtocolError("a field is named twice in one put")
         return [self._cells(rows, column, frame) for column, frame in zip(columns, frames, strict=True)]
 
+    def check_dtypes(self, columns: Sequence[wire.Column]) -> None:
+        """`FieldError` if a field holds values of another dtype already."""
+        for column in columns:
+            known = self._dtypes.get(column.name, column.dtype)
+            if known != column.dtype:
+                raise FieldError(
+                    f"field {column.name!r} holds {known} values, this put brings {column.dtype}: a field has one dtype"
+                )
+
     def _cells(self, rows: int, column: wire.Column, frame: bytes) -> list[Cell]:
-        known = self._dtypes.get(column.name, column.dtype)
-        if known != column.dtype:
-            raise FieldError(
-                f"field {column.name!r} holds {known} values, this put brings {column.dtype}: a field has one dtype"
-            )
+        self.check_dtypes([column])
         sizes = wire.row_sizes(column, rows)
         if sum(sizes) != len(frame):
             raise ProtocolError(f"field {column.name!r} says {sum(sizes)} bytes but brings {len(frame)}")
