@@ -43,8 +43,8 @@ def encode_fields(data: Mapping[str, Any]) -> tuple[int, list[wire.Column], list
 
 
 def _encode(name: str, value: Any) -> tuple[int, wire.Column, Frame]:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor):
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)  # None too while another thread is importing torch
+    if tensor is not None and isinstance(value, tensor):
         if value.is_nested:
             return _encode_torch_rows(name, list(value.unbind()))
         _check_dense(name, value.shape)
@@ -60,7 +60,7 @@ def _encode(name: str, value: Any) -> tuple[int, wire.Column, Frame]:
             )
         value = tolist()
     first = value[0] if len(value) else None
-    if torch is not None and isinstance(first, torch.Tensor):
+    if tensor is not None and isinstance(first, tensor):
         return _encode_torch_rows(name, value)
     if isinstance(first, np.ndarray | np.generic):
         return _encode_numpy_rows(name, value)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import warnings
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -191,3 +192,9 @@ assert [row.tolist() for row in out["r"]] == [[0], [0, 1]]
 assert out["s"] == ["a", {"b": 1}]
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_values_can_be_put_while_another_thread_is_still_importing_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+
+    assert encode_fields({"x": ["1", "2"]})[0] == 2
