@@ -39,9 +39,14 @@ def show_outcome(
     for heading in ("prompt", "expected", "before", "after"):
         table.add_column(heading, overflow="fold", max_width=40)
     for old, new in list(zip(before["samples"], after["samples"], strict=True))[:SAMPLES_PRINTED]:
-        table.add_row(*(escape(str(text)) for text in (new["prompt"], new["answer"], old["response"], new["response"])))
+        table.add_row(*map(_shown, (new["prompt"], new["answer"], old["response"], new["response"])))
     console.print(table)
     console.print(f"\n  {kept.name:9} {kept}\n  report    {report}", markup=False, soft_wrap=True)
+
+
+def _shown(text: str) -> str:
+    """What a model wrote, harmless to a terminal: control characters as a dot, markup as text."""
+    return escape("".join(character if character.isprintable() else "·" for character in text))
 
 
 class StepProgress:
