@@ -151,7 +151,7 @@ class Service:
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:
-            done = self.ledger.reservations.completed(body.task, body.step)
+            done = self.ledger.reservations.completed(body.task, body.step, choice.default_dp.dp_rank)
             dp = DPPlace(choice.default_dp.dp_rank, choice.default_dp.dp_size, f"DPSampler reservation {done}")
         want = Want(
             body.task, tuple(body.fields), body.batch_size, body.step, choice.whole_groups, dp,

@@ -150,15 +150,15 @@ class Ledger:
         indexes = reservation.slice(want.dp.rank).tolist()
         if want.lease_s is None:
             voted = want.dp.rank not in reservation.lease.votes
-            self._vote(reservation.lease, want.dp.rank)
+            self._vote(reservation, want.dp.rank)
             return Taken(indexes, voted=voted)
         self.leases.extend(reservation.lease, self.clock() + want.lease_s)
         return Taken(indexes, reservation.lease.id, reservation.lease.deadline)
 
-    def _vote(self, lease: Lease, rank: int) -> None:
-        lease.votes.add(rank)
-        if len(lease.votes) == lease.ranks:
-            self._consume(lease)
+    def _vote(self, reservation: Reservation, rank: int) -> None:
+        self.reservations.vote(reservation, rank)
+        if len(reservation.lease.votes) == reservation.lease.ranks:
+            self._consume(reservation.lease)
 
     def _withdraw(self, reservation: Reservation, rank: int) -> None:
         """Take back the vote of a rank that never heard of its rows; what it completed is incomplete again."""
@@ -169,7 +169,7 @@ class Ledger:
             self.leases.reopen(lease)
             self.reservations.reopen(reservation)
             self.read(reservation.rows.tolist())
-        lease.votes.discard(rank)
+        self.reservations.withdraw(reservation, rank)
 
     def ack(self, lease_id: int, dp_rank: int | None = None) -> None:
         """Consume the rows of a lease; of a DP group: this rank's vote, and the last vote consumes the rows of all."""
@@ -184,7 +184,7 @@ class Ledger:
             raise DPGroupError(
                 f"{lease.describe()} belongs to a DP group of {lease.ranks} ranks; dp_rank={dp_rank} has no vote"
             )
-        self._vote(lease, dp_rank)
+        self._vote(reservation, dp_rank)
 
     def release(self, lease_id: int) -> None:
         """Give the rows of a lease back to its task, in order; of a DP group: the rows of all ranks."""

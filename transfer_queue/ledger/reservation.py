@@ -64,7 +64,7 @@ class Reservations:
     def __init__(self) -> None:
         self._by_key: dict[Key, Reservation] = {}
         self._by_lease: dict[int, Reservation] = {}
-        self._completed: Counter[tuple[str, int | None]] = Counter()
+        self._votes: Counter[tuple[str, int | None, int]] = Counter()
 
     def find(self, want: Want) -> Reservation | None:
         """The reservation that this rank belongs to, if an earlier rank made it."""
@@ -73,9 +73,23 @@ class Reservations:
     def of_lease(self, lease_id: int) -> Reservation | None:
         return self._by_lease.get(lease_id)
 
-    def completed(self, task: str, step: int | None) -> int:
-        """How many reservations every rank has completed there; the next one's default id."""
-        return self._completed[task, step]
+    def completed(self, task: str, step: int | None, rank: int) -> int:
+        """How many reservations this rank has voted for there; the default id of its next one."""
+        return self._votes[task, step, rank]
+
+    def vote(self, reservation: Reservation, rank: int) -> None:
+        """This rank has its rows and is done with them."""
+        self._count(reservation, {rank} - reservation.lease.votes, 1)
+        reservation.lease.votes.add(rank)
+
+    def withdraw(self, reservation: Reservation, rank: int) -> None:
+        """The rank never heard of its rows."""
+        self._count(reservation, {rank} & reservation.lease.votes, -1)
+        reservation.lease.votes.discard(rank)
+
+    def _count(self, reservation: Reservation, ranks: set[int], change: int) -> None:
+        for rank in ranks:
+            self._votes[reservation.want.task, reservation.want.step, rank] += change
 
     def add(self, want: Want, rows: Rows, lease: Lease) -> Reservation:
         reservation = Reservation(want, rows, lease)
@@ -85,15 +99,15 @@ class Reservations:
     def complete(self, reservation: Reservation) -> None:
         """Every rank has voted: the id is used up."""
         reservation.complete = True
-        self._completed[reservation.want.task, reservation.want.step] += 1
 
     def reopen(self, reservation: Reservation) -> None:
         """One of the votes was taken back."""
         reservation.complete = False
-        self._completed[reservation.want.task, reservation.want.step] -= 1
 
     def forget(self, reservation: Reservation) -> None:
-        """The rows went back: the same id may begin again, with new votes."""
+        """The rows went back: the same id may begin again, with new votes; those of a complete one stay counted."""
+        if not reservation.complete:
+            self._count(reservation, reservation.lease.votes, -1)
         del self._by_key[key_of(reservation.want)]
         del self._by_lease[reservation.lease.id]
 
@@ -102,5 +116,5 @@ class Reservations:
         for reservation in list(self._by_key.values()):
             if any(part is partition for part, _ in reservation.lease.parts):
                 self.forget(reservation)
-        for key in [key for key in self._completed if key[1] == partition.step]:
-            del self._completed[key]
+        for key in [key for key in self._votes if key[1] == partition.step]:
+            del self._votes[key]

@@ -137,9 +137,9 @@ def test_clear_lets_a_group_id_begin_again() -> None:
         indexes = ledger.put_rows(4, ["x"], 0)
         taken = [ledger.take(want(step=0, dp=rank(r))) for r in range(2)]
         assert indexes == [index for each in taken if each for index in each.indexes]
-        assert ledger.reservations.completed("train", 0) == 1
+        assert [ledger.reservations.completed("train", 0, r) for r in range(2)] == [1, 1]
         ledger.clear(0)
-        assert ledger.reservations.completed("train", 0) == 0
+        assert ledger.reservations.completed("train", 0, 0) == 0
 
 
 def test_release_by_one_rank_gives_back_the_rows_of_all() -> None:
@@ -190,3 +190,30 @@ def test_undo_takes_back_a_vote_and_what_it_completed(tasks: tuple[str, ...]) ->
     assert again is not None
     assert again.indexes == last.indexes
     assert ledger.rows_consumed["train"] == count(ledger, ledger.steps.alive[0], "train").consumed == 4
+
+
+def test_a_rank_that_runs_ahead_counts_its_own_votes() -> None:
+    ledger, _ = ledger_of(prompts=8, samples=1)
+    ledger.put_rows(8, ["x"], 0)
+    seen = []
+    for r in (0, 0, 1, 1):
+        done = ledger.reservations.completed("train", 0, r)
+        taken = ledger.take(want(batch=2, step=0, dp=rank(r, 2, f"number {done}")))
+        assert taken
+        seen += taken.indexes
+
+    assert sorted(seen) == list(range(8))
+
+
+def test_a_vote_that_went_back_with_its_rows_counts_no_more() -> None:
+    ledger, clock = ledger_of(prompts=4, samples=1)
+    ledger.put_rows(4, ["x"], 0)
+    first = ledger.take(want(step=0, dp=rank(0), lease_s=10))
+    assert first
+    assert first.lease_id is not None
+    ledger.ack(first.lease_id, 0)
+    assert ledger.reservations.completed("train", 0, 0) == 1
+    clock.now += 11
+    ledger.expire()
+
+    assert ledger.reservations.completed("train", 0, 0) == 0
