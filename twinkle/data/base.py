@@ -1,7 +1,11 @@
 """What every source of prompts offers."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
+
+from twinkle.data_format import Message, Trajectory
+
+Prompt = str | list[dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -9,15 +13,14 @@ class PromptRow:
     """One prompt and its answer.
 
     Attributes:
-        prompt_id: says where it comes from: "draw 17" is the 17th prompt of the run, "held out 3" is one for
-            evaluation.
         prompt: text, or chat messages with the keys role and content.
         answer: what the reward compares with.
+        place: where it comes from, for errors: "<file>:<line>", or nothing for a prompt that was made up.
     """
 
-    prompt_id: str
-    prompt: str | list[dict[str, str]]
+    prompt: Prompt
     answer: str
+    place: str = ""
 
 
 class PromptSource(Protocol):
@@ -28,6 +31,18 @@ class PromptSource(Protocol):
         cursor."""
         ...
 
-    def held_out(self, count: int) -> list[PromptRow]:
-        """The first `count` held-out prompts, the same at every call; none of them is ever drawn."""
+    def held_out(self, count: int | None = None) -> list[PromptRow]:
+        """The `data.held_out_prompts` different prompts that are never drawn, the same at every call; only the first
+        `count` of them if it is given."""
         ...
+
+    def known_prompts(self) -> list[PromptRow]:
+        """What can be looked at before a run: every different prompt of a table, the held-out ones of an endless
+        source."""
+        ...
+
+
+def trajectory_of(prompt: Prompt) -> Trajectory:
+    """A prompt as the messages that a template renders: text is one message of the user."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return {"messages": cast(list[Message], messages)}

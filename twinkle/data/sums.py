@@ -35,9 +35,14 @@ def sums_in_words() -> Iterator[str]:
 
 def nearness(prompt: str, response: str, answer: str) -> float:
     """1 for the answer, 0 for what is no number in words, and for other numbers 1/2 less 1/40 for each unit that they
-    are off, but never less than 0."""
+    are off, but never less than 0. An answer that is no number in words is a ValueError."""
     numbers = {in_words(number): number for number in range(100)}
-    said, right = numbers.get(response.strip()), numbers[answer]
+    said, right = numbers.get(response.strip()), numbers.get(answer.strip())
+    if right is None:
+        raise ValueError(
+            f"the answer {answer!r} is no number from zero to ninety nine in words, as nearness needs it: "
+            "set data.reward=exact_match"
+        )
     if said is None:
         return 0.0
     return 1.0 if said == right else max(0.0, 0.5 - abs(said - right) / 40)

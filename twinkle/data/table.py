@@ -1,12 +1,10 @@
-"""Prompts out of a finite table of rows: shuffled anew in every epoch, some rows held out."""
+"""Prompts out of a finite table of rows: shuffled anew in every epoch, some prompts held out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
-from twinkle.data.base import PromptRow
+from twinkle.data.base import Prompt, PromptRow, trajectory_of
 from twinkle.data.choice import keyed_order
-from twinkle.data.held_out import first_held_out
 from twinkle.errors import DataError
 
 
@@ -14,39 +12,51 @@ class TablePrompts:
     """`rows` split by `seed` into those held out and those drawn, the latter epoch after epoch, each epoch in its own
     order.
 
+    Different prompts are split: rows with the same prompt are on one side. Of a prompt that is held out only the first
+    row is kept; one that is drawn comes in every epoch as often as it has rows.
+
     Args:
         origin: the file, for errors.
 
     Raises:
-        DataError: fewer rows than `held_out_prompts` + 1.
+        DataError: fewer different prompts than `held_out_prompts` + 1.
     """
 
     def __init__(self, rows: Sequence[PromptRow], *, seed: int, held_out_prompts: int, origin: str):
-        if len(rows) <= held_out_prompts:
+        first: dict[tuple[tuple[str, str], ...], PromptRow] = {}
+        for row in rows:
+            first.setdefault(_key(row.prompt), row)
+        if len(first) <= held_out_prompts:
             raise DataError(
-                f"{origin} has {len(rows)} rows, and data.held_out_prompts={held_out_prompts} leaves none to train on: "
-                "set it lower or give a larger file."
+                f"{origin} has {len(first)} different prompts, and data.held_out_prompts={held_out_prompts} leaves "
+                "none to train on: set it lower or give a larger file."
             )
-        order = keyed_order(len(rows), seed, "split")
+        keys = list(first)
+        held_out = [keys[index] for index in keyed_order(len(keys), seed, "split")[:held_out_prompts]]
+        set_aside = set(held_out)
         self.seed = seed
-        self._held_out = [rows[index] for index in order[:held_out_prompts]]
-        self._drawn = [rows[index] for index in sorted(order[held_out_prompts:])]
+        self._held_out = [first[key] for key in held_out]
+        self._drawn = [row for row in rows if _key(row.prompt) not in set_aside]
+        self._known = list(first.values())
         self._epoch, self._order = -1, list[int]()
 
     def draw(self, cursor: int, count: int) -> list[PromptRow]:
-        """See `PromptSource.draw`; a prompt_id reads "draw 17 of <file>:<line>"."""
+        """See `PromptSource.draw`."""
         return [self._at(index) for index in range(cursor, cursor + count)]
 
-    def held_out(self, count: int) -> list[PromptRow]:
-        """See `PromptSource.held_out`. Raises ConfigError for more prompts than were set aside."""
-        return list(first_held_out(self._held_out, count))
+    def held_out(self, count: int | None = None) -> list[PromptRow]:
+        """See `PromptSource.held_out`."""
+        return self._held_out[:count]
+
+    def known_prompts(self) -> list[PromptRow]:
+        """Every different prompt, held out or not, at its first place."""
+        return list(self._known)
 
     def _at(self, index: int) -> PromptRow:
         epoch, place = divmod(index, len(self._drawn))
         if epoch != self._epoch:
             self._epoch, self._order = epoch, keyed_order(len(self._drawn), self.seed, "epoch", epoch)
-        row = self._drawn[self._order[place]]
-        return replace(row, prompt_id=f"draw {index} of {row.prompt_id}")
+        return self._drawn[self._order[place]]
 
 
 def prompt_row(record: Mapping[str, Any], *, prompt_column: str, answer_column: str, place: str) -> PromptRow:
@@ -62,13 +72,18 @@ def prompt_row(record: Mapping[str, Any], *, prompt_column: str, answer_column: 
             there = ", ".join(map(repr, record)) or "none"
             raise DataError(f"{place}: there is no column {column!r} (columns: {there}); set data.{setting}.")
     return PromptRow(
-        place,
         _prompt(record[prompt_column], place, prompt_column),
         _answer(record[answer_column], place, answer_column),
+        place,
     )
 
 
-def _prompt(value: Any, place: str, column: str) -> str | list[dict[str, str]]:
+def _key(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+    """What makes prompts the same: text is the message of a user."""
+    return tuple((message["role"], message["content"]) for message in trajectory_of(prompt)["messages"])
+
+
+def _prompt(value: Any, place: str, column: str) -> Prompt:
     if isinstance(value, str):
         return value
     messages = list(value) if isinstance(value, Sequence) else []

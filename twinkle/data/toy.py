@@ -5,7 +5,6 @@ from itertools import count as count_from
 
 from twinkle.data.base import PromptRow
 from twinkle.data.choice import keyed_number
-from twinkle.data.held_out import first_held_out
 from twinkle.errors import ConfigError
 
 
@@ -46,15 +45,18 @@ class DigitPrompts:
 
     def draw(self, cursor: int, count: int) -> list[PromptRow]:
         """See `PromptSource.draw`."""
-        return [self._row(f"draw {index}", self._drawn(index)) for index in range(cursor, cursor + count)]
+        return [self._row(self._drawn(index)) for index in range(cursor, cursor + count)]
 
-    def held_out(self, count: int) -> list[PromptRow]:
-        """See `PromptSource.held_out`. Raises ConfigError for more prompts than were set aside."""
-        prompts = first_held_out(list(self._held_out), count)
-        return [self._row(f"held out {index}", prompt) for index, prompt in enumerate(prompts)]
+    def held_out(self, count: int | None = None) -> list[PromptRow]:
+        """See `PromptSource.held_out`."""
+        return [self._row(prompt) for prompt in list(self._held_out)[:count]]
 
-    def _row(self, prompt_id: str, prompt: str) -> PromptRow:
-        return PromptRow(prompt_id, prompt, self.answer_of(prompt))
+    def known_prompts(self) -> list[PromptRow]:
+        """The held-out prompts: the others are as long and of the same digits."""
+        return self.held_out()
+
+    def _row(self, prompt: str) -> PromptRow:
+        return PromptRow(prompt, self.answer_of(prompt))
 
     def _drawn(self, index: int) -> str:
         return next(prompt for prompt in self._candidates("draw", index) if prompt not in self._held_out)

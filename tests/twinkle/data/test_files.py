@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from twinkle.data import DataConfig, PromptRow, make_source
 from twinkle.data.hf import read_dataset
 from twinkle.data.jsonl import read_jsonl
 from twinkle.data.table import TablePrompts
-from twinkle.errors import ConfigError, DataError
+from twinkle.errors import DataError
 
 COLUMNS = {"prompt_column": "prompt", "answer_column": "answer"}
 RECORDS = [{"prompt": f"{i}+1", "answer": str(i + 1), "other": i} for i in range(10)]
@@ -42,7 +41,7 @@ def test_jsonl_rows_keep_their_order_and_lines(write: Callable[[str], Path]) -> 
 
     rows = read_jsonl(path, prompt_column="q", answer_column="a")
 
-    assert rows == [PromptRow(f"{path}:2", "1+1", "2"), PromptRow(f"{path}:3", "zwölf", "12")]
+    assert rows == [PromptRow("1+1", "2", f"{path}:2"), PromptRow("zwölf", "12", f"{path}:3")]
 
 
 def test_a_prompt_may_be_chat_messages(write: Callable[[str], Path]) -> None:
@@ -102,22 +101,31 @@ def test_an_epoch_has_every_training_row_once_and_each_epoch_its_own_order(write
     assert pairs(make_source(config, 1).held_out(3)) != held_out
 
 
-def test_drawn_rows_have_ids_of_their_own() -> None:
-    rows = [PromptRow(f"f:{i}", "p", "a") for i in range(4)]
+def asked(row: PromptRow) -> str:
+    return row.prompt if isinstance(row.prompt, str) else row.prompt[0]["content"]
 
-    ids = [row.prompt_id for row in TablePrompts(rows, seed=0, held_out_prompts=1, origin="f").draw(0, 9)]
 
-    assert len(set(ids)) == 9
-    assert all(name.startswith(f"draw {index} of f:") for index, name in enumerate(ids))
+@pytest.mark.parametrize("seed", range(8))
+def test_a_prompt_on_several_lines_is_held_out_or_drawn_never_both(seed: int) -> None:
+    rows = [PromptRow(f"{i % 4}", f"answer {i}", f"f:{i}") for i in range(8)]
+    rows += [PromptRow([{"role": "user", "content": "1"}], "as a message", "f:8")]
+    source = TablePrompts(rows, seed=seed, held_out_prompts=2, origin="f")
+
+    held_out, epoch = source.held_out(), source.draw(0, 4 if "1" in map(asked, source.held_out()) else 5)
+
+    assert len({*map(asked, held_out)}) == len(held_out) == 2
+    assert {*map(asked, epoch)} == {"0", "1", "2", "3"} - {*map(asked, held_out)}
+    assert sorted(epoch, key=rows.index) == [row for row in rows if asked(row) not in map(asked, held_out)]
+    assert source.known_prompts() == rows[:4]
 
 
 def test_a_table_that_is_too_small_is_refused(write: Callable[[str], Path]) -> None:
     config = DataConfig(name="jsonl", path=str(write(lines(RECORDS))), held_out_prompts=10)
 
-    with pytest.raises(DataError, match=r"has 10 rows, and data.held_out_prompts=10 leaves none"):
+    with pytest.raises(DataError, match=r"has 10 different prompts, and data.held_out_prompts=10 leaves none"):
         make_source(config, 0)
-    with pytest.raises(ConfigError, match=r"eval.prompts=4, but only data.held_out_prompts=3"):
-        make_source(replace(config, held_out_prompts=3), 0).held_out(4)
+    with pytest.raises(DataError, match=r"has 1 different prompts"):
+        TablePrompts([PromptRow("p", "a")] * 3, seed=0, held_out_prompts=1, origin="f")
 
 
 def saved(kind: str, folder: Path) -> Path:
@@ -145,7 +153,7 @@ def test_datasets_reads_local_files_and_folders(kind: str, tmp_path: Path) -> No
 
     assert [row.prompt for row in rows] == [record["prompt"] for record in RECORDS]
     assert [row.answer for row in rows] == [record["answer"] for record in RECORDS]
-    assert rows[2].prompt_id == f"{path}:row 3"
+    assert rows[2].place == f"{path}:row 3"
     source = make_source(DataConfig(name="hf", path=str(path), held_out_prompts=2), 0)
     assert {*pairs(source.draw(0, 8)), *pairs(source.held_out(2))} == {*pairs(rows)}
 

@@ -46,3 +46,9 @@ def test_nearness_rewards_numbers_near_the_answer(response: str, expected: float
 
 def test_nearness_is_found_by_its_import_path() -> None:
     assert resolve("twinkle.data.sums:nearness").score(["p"], ["seven"], ["seven"]) == [1.0]
+
+
+@pytest.mark.parametrize("answer", ["7", "one hundred", ""])
+def test_nearness_says_which_reward_fits_an_answer_that_is_no_number_in_words(answer: str) -> None:
+    with pytest.raises(ValueError, match=rf"answer '{answer}' is no number .* data\.reward=exact_match"):
+        nearness("three plus four", "seven", answer)
