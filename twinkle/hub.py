@@ -2,9 +2,9 @@
 
 import json
 import os
-from difflib import get_close_matches
 from pathlib import Path
 
+from twinkle.choices import nearest
 from twinkle.errors import ConfigError, ModelNotFoundError
 
 ALIASES_VARIABLE = "TWINKLE_MODEL_ALIASES"
@@ -23,20 +23,15 @@ def resolve(model_id: str | os.PathLike[str], *, needs: str = "config.json") -> 
     if name not in aliases and name.startswith(REMOTE_SCHEMES):
         raise ModelNotFoundError(
             f"model {name!r} is not on this machine and this version downloads nothing; download it by other means and "
-            f'give its folder, or set {ALIASES_VARIABLE}=\'{{"{name}": "<folder>"}}\'' + _nearest(name, aliases)
+            f'give its folder, or set {ALIASES_VARIABLE}=\'{{"{name}": "<folder>"}}\'' + nearest(name, aliases)
         )
     if not folder.is_dir():
-        raise ModelNotFoundError(f"model {name!r}: there is no folder {str(folder)!r}" + _nearest(name, aliases))
+        raise ModelNotFoundError(f"model {name!r}: there is no folder {str(folder)!r}" + nearest(name, aliases))
     if not (folder / needs).is_file():
         raise ModelNotFoundError(
             f"model {name!r}: the folder {str(folder)!r} holds no {needs}; is it the right folder?"
         )
     return folder.resolve()
-
-
-def _nearest(name: str, aliases: dict[str, str]) -> str:
-    close = get_close_matches(name, aliases, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _aliases() -> dict[str, str]:

@@ -82,20 +82,20 @@ def resolve(name: str) -> Reward:
     """
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        return Reward(name, BUILT_IN[one_of("reward", name, (*BUILT_IN, "module:function"))])
+        return Reward(name, BUILT_IN[one_of("data.reward", name, (*BUILT_IN, "module:function"))])
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
         raise ConfigError(
-            f"reward {name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}); "
+            f"data.reward={name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}); "
             "is its folder on PYTHONPATH?"
         ) from error
     function = getattr(module, function_name, None)
     if function is None:
-        raise ConfigError(f"reward {name!r}: module {module_name!r} has no function {function_name!r}")
+        raise ConfigError(f"data.reward={name!r}: module {module_name!r} has no function {function_name!r}")
     if not callable(function):
         raise ConfigError(
-            f"reward {name!r} is a {type(function).__name__}; give a function of (prompt, response, answer)"
+            f"data.reward={name!r} is a {type(function).__name__}; give a function of (prompt, response, answer)"
         )
     return Reward(name, function)
 

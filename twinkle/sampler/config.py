@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from twinkle.choices import one_of
 from twinkle.errors import ConfigError
 
 ENGINES = ("torch",)
@@ -31,8 +32,7 @@ class SamplerConfig:
 
     def validate(self) -> None:
         """Raise ConfigError for a value with which training cannot be right."""
-        if self.engine not in ENGINES:
-            raise ConfigError(f"sampler.engine={self.engine!r} is unknown; this version has: {', '.join(ENGINES)}.")
+        one_of("sampler.engine", self.engine, ENGINES)
         if self.max_tokens < 1:
             raise ConfigError(f"sampler.max_tokens={self.max_tokens} must be at least 1.")
         if not self.temperature > 0:

@@ -1,9 +1,9 @@
 """Templates by name."""
 
 import inspect
-from difflib import get_close_matches
 from typing import Any
 
+from twinkle.choices import nearest
 from twinkle.errors import ConfigError
 from twinkle.template.base import ChatTemplate, PlainTemplate, Template
 
@@ -31,7 +31,7 @@ def make_template(template_cls: Template | type[Template] | str, tokenizer: Any,
     for name in kwargs:
         if name not in known:
             raise ConfigError(
-                f"{template_cls.__name__} has no argument {name!r}; it has {known}" + _nearest(name, known)
+                f"{template_cls.__name__} has no argument {name!r}; it has {known}" + nearest(name, known)
             )
     return template_cls(tokenizer, **kwargs)
 
@@ -42,10 +42,5 @@ def _is_template_class(value: object) -> bool:
 
 def _named(name: str) -> type[Template]:
     if name not in TEMPLATES:
-        raise ConfigError(f"unknown template {name!r}; known: {list(TEMPLATES)}" + _nearest(name, list(TEMPLATES)))
+        raise ConfigError(f"unknown template {name!r}; known: {list(TEMPLATES)}" + nearest(name, TEMPLATES))
     return TEMPLATES[name]
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""

@@ -17,7 +17,7 @@ def test_the_defaults_are_valid() -> None:
     ("config", "part"),
     [
         (ModelConfig(id=""), "model.id"),
-        (ModelConfig(dtype="flaot32"), "Did you mean float32?"),
+        (ModelConfig(dtype="flaot32"), "did you mean float32?"),
         (ModelConfig(device="gpu"), "model.device='gpu'"),
         (ModelConfig(device="cuda:x"), "model.device='cuda:x'"),
         (ModelConfig(attention="fast"), "model.attention='fast'"),

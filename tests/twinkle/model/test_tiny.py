@@ -88,5 +88,5 @@ def test_the_configuration_names_the_model(tmp_path: Path) -> None:
 
     assert AutoModelForCausalLM.from_pretrained(opt).config.vocab_size == 4 + 3
     assert AutoModelForCausalLM.from_pretrained(qwen2).config.num_hidden_layers == 1
-    with pytest.raises(ConfigError, match="Did you mean tiny-opt"):
+    with pytest.raises(ConfigError, match="did you mean tiny-opt"):
         make_tiny(ModelConfig(id="tiny-optt"), tmp_path / "none")

@@ -17,7 +17,7 @@ def test_the_defaults_are_valid() -> None:
 @pytest.mark.parametrize(
     ("field", "value", "part"),
     [
-        ("advantage", "grp", "Did you mean grpo?"),
+        ("advantage", "grp", "; did you mean grpo?"),
         ("aggregation", "mean", "choose one of: sequence_mean, token_mean, constant_length"),
         ("aggregation", "constant_length", "set it to sampler.max_tokens"),
         ("control", "random", "algo.control='random' is unknown"),

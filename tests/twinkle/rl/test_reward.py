@@ -58,7 +58,7 @@ def test_an_import_path_is_a_reward() -> None:
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("exact_mach", "Did you mean exact_match?"),
+        ("exact_mach", "; did you mean exact_match?"),
         ("no_such_module_xyz:f", "cannot be imported"),
         ("twinkle.rl.reward:no_such", "has no function 'no_such'"),
         ("twinkle.rl.reward:BUILT_IN", "is a dict"),

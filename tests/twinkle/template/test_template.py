@@ -126,9 +126,9 @@ def test_templates_come_by_name_class_or_instance(tokenizer: Any) -> None:
 
 
 def test_unknown_templates_and_arguments_name_the_nearest(tokenizer: Any) -> None:
-    with pytest.raises(ConfigError, match=r"unknown template 'plane'.*did you mean 'plain'"):
+    with pytest.raises(ConfigError, match=r"unknown template 'plane'.*did you mean plain"):
         make_template("plane", tokenizer)
-    with pytest.raises(ConfigError, match=r"no argument 'chat_template_kwarg'.*did you mean 'chat_template_kwargs'"):
+    with pytest.raises(ConfigError, match=r"no argument 'chat_template_kwarg'.*did you mean chat_template_kwargs"):
         make_template("auto", tokenizer, chat_template_kwarg={})
     with pytest.raises(ConfigError, match="template is 3"):
         make_template(3, tokenizer)  # type: ignore[arg-type]
