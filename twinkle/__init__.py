@@ -3,11 +3,10 @@
 Importing this package loads none of torch, ray, vllm, transformers, hydra or kubernetes: names are loaded when used.
 """
 
-import os
-import sys
-from collections.abc import Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from transfer_queue.clash import refuse_clash
 
 if TYPE_CHECKING:
     from twinkle.infra import DeviceGroup, DeviceMesh, initialize
@@ -17,25 +16,7 @@ __all__ = ["DeviceGroup", "DeviceMesh", "__version__", "initialize"]
 
 _HOMES = {"DeviceGroup": "twinkle.infra", "DeviceMesh": "twinkle.infra", "initialize": "twinkle.infra"}
 
-
-def _clash(folders: Iterable[str], distribution: str = "twinkle_kit") -> str | None:
-    """The entry of one of the folders that shows ``distribution`` to be installed there; reads directories only."""
-    for folder in folders:
-        try:
-            entries = os.listdir(folder or ".")
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.lower().startswith(distribution + "-") and entry.endswith((".dist-info", ".egg-info")):
-                return os.path.join(folder, entry)
-    return None
-
-
-if (_found := _clash(sys.path)) is not None:
-    raise ImportError(
-        f"the distribution twinkle-kit ({_found}) installs another package named twinkle in this environment; "
-        "uninstall it (pip uninstall twinkle-kit) and install twinkle-rl again, or use a fresh virtual environment"
-    )
+refuse_clash("twinkle-kit", "twinkle")
 
 
 def __getattr__(name: str) -> Any:

@@ -42,17 +42,20 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         twinkle.DeviceMash  # noqa: B018
 
 
-def test_twinkle_kit_in_the_same_environment_is_said_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "twinkle_kit-0.5.1.dist-info").mkdir()
+@pytest.mark.parametrize("directory", ["twinkle_kit-0.5.1.dist-info", "Twinkle.Kit-0.5.1.dist-info"])
+def test_twinkle_kit_in_the_same_environment_is_said_in_one_sentence(directory: str, tmp_path: Path) -> None:
+    (tmp_path / directory).mkdir()
     code = f"import sys; sys.path.append({str(tmp_path)!r}); import twinkle"
     result = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
 
     assert result.returncode != 0
-    assert result.stderr.strip().splitlines()[-1].startswith("ImportError: the distribution twinkle-kit")
+    sentence = result.stderr.strip().splitlines()[-1]
+    assert "the distribution 'twinkle-kit' in" in sentence
+    assert sentence.endswith("pip uninstall twinkle-kit")
 
 
 def test_other_distributions_do_not_clash(tmp_path: Path) -> None:
     for name in ("twinkle_rl-0.1.0.dist-info", "twinkle_kit_extras-1.dist-info", "twinkle_kit"):
         (tmp_path / name).mkdir()
 
-    assert twinkle._clash([str(tmp_path), str(tmp_path / "absent")]) is None
+    assert run(f"import sys; sys.path.append({str(tmp_path)!r}); import twinkle; print(twinkle.__version__)")
