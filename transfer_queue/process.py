@@ -7,6 +7,7 @@ parent may hold the pipe open, so the parent's id is watched as well.)
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import resource
@@ -60,6 +61,9 @@ def main() -> int:
         server = Server(orders.shape, registry, directory.endpoint, sampler_timeout_s=orders.sampler_timeout_s)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         _answer({"endpoint": directory.endpoint, "pid": os.getpid(), "directory": str(directory.path)})
+        gc.collect()
+        gc.freeze()  # what is here now stays; and rows come and go by the thousand without ever forming cycles
+        gc.set_threshold(100_000)
         server.run(sys.stdin.fileno(), still_wanted=lambda: os.getppid() == parent)
     finally:
         directory.remove()

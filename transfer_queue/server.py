@@ -119,10 +119,9 @@ class Server:
 
     def _drain(self) -> None:
         for _ in range(BURST):
-            try:
-                identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not int(self._router.EVENTS) & zmq.POLLIN:
                 return
+            identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             self.service.handle(identity, frames)
 
     def _send(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[bytes]) -> bool:

@@ -132,17 +132,17 @@ class Service:
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
         check_fits(self.ledger.shape, put.rows)
-        cells = self.storage.split(put.rows, put.columns, frames)
+        chunks = self.storage.split(put.rows, put.columns, frames)
         fields = [column.name for column in put.columns]
         if put.indexes:
             self.ledger.put_fields(put.indexes, fields, put.lease)
-            self.storage.write(put.indexes, put.columns, cells)
+            self.storage.write(put.indexes, chunks)
             self._reply(caller, self._rows(put.indexes))
             self._serve()
             return
         check_seconds("timeout_s", put.timeout_s)
         now = self.ledger.clock()
-        producer = Producer(caller, put, cells, now, now + put.timeout_s)
+        producer = Producer(caller, put, chunks, now, now + put.timeout_s)
         if not self._try_producer(producer):
             self.producers.append(producer)
         self._serve()
@@ -253,7 +253,7 @@ class Service:
         if indexes is None:
             producer.tried = version
             return False
-        self.storage.write(indexes, put.columns, producer.cells)
+        self.storage.write(indexes, producer.chunks)
         self._reply(producer.caller, self._rows(indexes))
         return True
 
@@ -344,4 +344,4 @@ class Service:
 
     def stats(self) -> wire.Stats:
         """The counts of this moment."""
-        return gather(self.ledger, self.line, len(self.producers), self.storage.bytes)
+        return gather(self.ledger, self.line, len(self.producers), self.storage.stored_bytes)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from transfer_queue import wire
 from transfer_queue.ledger import Want
 from transfer_queue.samplers.registry import Choice
-from transfer_queue.storage.memory import Cell
+from transfer_queue.storage.memory import Chunk
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +41,7 @@ class Producer:
 
     caller: Caller
     put: wire.Put
-    cells: list[list[Cell]]
+    chunks: list[Chunk]
     since: float
     deadline: float
     tried: int = -1

@@ -26,7 +26,7 @@ def through_storage(data: Any, order: list[int] | None = None) -> Any:
     rows, columns, frames = encode_fields(data)
     storage = MemoryStorage(1000)
     raw = [bytes(frame) for frame in frames]
-    storage.write(range(rows), columns, storage.split(rows, columns, raw))
+    storage.write(list(range(rows)), storage.split(rows, columns, raw))
     order = list(range(rows)) if order is None else order
     read = [storage.read(column.name, order) for column in columns]
     return decode_fields(len(order), [column for column, _ in read], [frame for _, frame in read])

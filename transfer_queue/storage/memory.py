@@ -1,8 +1,14 @@
-"""Values in the controller's own memory, row by row, so that each is freed with its row."""
+"""Values in the controller's own memory, per partition, so that they go with it.
+
+What one put brings for one field stays one chunk, and goes out again as it came when the same rows are asked for, as
+they mostly are. Only when other rows are, or some are withdrawn, is it cut into rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldError, ProtocolError
@@ -12,22 +18,70 @@ Cell = tuple[tuple[int, ...], bytes]
 """Shape and bytes of one value; objects have the shape ()."""
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The values of one field in one put: `frame` holds them row after row, of `sizes` bytes each."""
+
+    column: wire.Column
+    frame: bytes
+    sizes: list[int]
+
+    def cells(self) -> Iterator[Cell]:
+        """Row by row."""
+        shapes = self.column.shapes or [()]
+        shapes = shapes * len(self.sizes) if len(shapes) == 1 else shapes
+        start = 0
+        for shape, size in zip(shapes, self.sizes, strict=True):
+            yield shape, self.frame[start : start + size]
+            start += size
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The values of one field of one partition: one chunk with its rows, or cells by global index."""
+
+    chunk: Chunk | None = None
+    indexes: list[int] = field(default_factory=list)
+    cut: dict[int, Cell] = field(default_factory=dict)
+
+    def add(self, indexes: list[int], chunk: Chunk) -> None:
+        if self.chunk is None and not self.cut:
+            self.chunk, self.indexes = chunk, indexes
+        else:
+            self.cells().update(zip(indexes, chunk.cells(), strict=True))
+
+    def cells(self) -> dict[int, Cell]:
+        if self.chunk is not None:
+            self.cut = dict(zip(self.indexes, self.chunk.cells(), strict=True))
+            self.chunk, self.indexes = None, []
+        return self.cut
+
+
 class MemoryStorage:
-    """Per field one cell per row, by global index; a field has one dtype for the life of the controller."""
+    """Chunks by partition and field; a field has one dtype for the life of the controller.
+
+    `capacity` is the number of rows of a partition: row `index` belongs to the partition `index // capacity`.
+    """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._fields: dict[str, dict[int, Cell]] = {}
+        self._partitions: dict[int, dict[str, _Kept]] = {}
+        self._sizes: Counter[int] = Counter()
         self._dtypes: dict[str, str] = {}
-        self.bytes = 0
 
-    def split(self, rows: int, columns: Sequence[wire.Column], frames: Sequence[bytes]) -> list[list[Cell]]:
-        """The cells of each column; an error, and nothing stored, if frames do not fit or a field changes its dtype."""
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all values."""
+        return self._sizes.total()
+
+    def split(self, rows: int, columns: Sequence[wire.Column], frames: Sequence[bytes]) -> list[Chunk]:
+        """The chunk of each column; an error, and nothing stored, if frames do not fit or a field changes its dtype."""
         if len(columns) != len(frames):
             raise ProtocolError(f"{len(columns)} fields came with {len(frames)} frames of values")
         if len({column.name for column in columns}) != len(columns):
             raise ProtocolError("a field is named twice in one put")
-        return [self._cells(rows, column, frame) for column, frame in zip(columns, frames, strict=True)]
+        self.check_dtypes(columns)
+        return [_chunk(rows, column, frame) for column, frame in zip(columns, frames, strict=True)]
 
     def check_dtypes(self, columns: Sequence[wire.Column]) -> None:
         """`FieldError` if a field holds values of another dtype already."""
@@ -38,48 +92,63 @@ class MemoryStorage:
                     f"field {column.name!r} holds {known} values, this put brings {column.dtype}: a field has one dtype"
                 )
 
-    def _cells(self, rows: int, column: wire.Column, frame: bytes) -> list[Cell]:
-        self.check_dtypes([column])
-        sizes = wire.row_sizes(column, rows)
-        if sum(sizes) != len(frame):
-            raise ProtocolError(f"field {column.name!r} says {sum(sizes)} bytes but brings {len(frame)}")
-        shapes = column.shapes or [()]
-        if len(shapes) == 1 and column.sizes == [] and sizes[0]:
-            return [(shapes[0], frame[start : start + sizes[0]]) for start in range(0, len(frame), sizes[0])]
-        shapes = shapes * rows if len(shapes) == 1 else shapes
-        cells, start = [], 0
-        for shape, size in zip(shapes, sizes, strict=True):
-            cells.append((shape, frame[start : start + size]))
-            start += size
-        return cells
+    def write(self, indexes: list[int], chunks: Sequence[Chunk]) -> None:
+        """Keep the values of these rows; the ledger has made sure that none is there already."""
+        for chunk in chunks:
+            self._dtypes[chunk.column.name] = chunk.column.dtype
+        serial = min(indexes) // self._capacity
+        if serial == max(indexes) // self._capacity:
+            for chunk in chunks:
+                self._kept(serial, chunk.column.name).add(indexes, chunk)
+                self._sizes[serial] += len(chunk.frame)
+            return
+        for chunk in chunks:
+            for index, cell in zip(indexes, chunk.cells(), strict=True):
+                self._kept(index // self._capacity, chunk.column.name).cells()[index] = cell
+                self._sizes[index // self._capacity] += len(cell[1])
 
-    def write(self, indexes: Sequence[int], columns: Sequence[wire.Column], cells: Sequence[Sequence[Cell]]) -> None:
-        """Keep the cells of these rows; the ledger has made sure that none is there already."""
-        for column, values in zip(columns, cells, strict=True):
-            self._dtypes[column.name] = column.dtype
-            self._fields.setdefault(column.name, {}).update(zip(indexes, values, strict=True))
-            self.bytes += sum(len(value) for _, value in values)
-
-    def read(self, field: str, indexes: Sequence[int]) -> tuple[wire.Column, bytes]:
+    def read(self, name: str, indexes: list[int]) -> tuple[wire.Column, bytes]:
         """The values of one field of these rows, in this order."""
-        kept = self._fields.get(field, {})
-        try:
-            cells = [kept[index] for index in indexes]
-        except KeyError as error:
-            raise FieldError(f"row {error.args[0]} has no field {field!r}: it was not produced") from None
-        dtype = self._dtypes[field]
-        values = [value for _, value in cells]
+        kept = self._partitions.get(indexes[0] // self._capacity, {}).get(name) if indexes else None
+        if kept is not None and kept.chunk is not None and kept.indexes == indexes:
+            return kept.chunk.column, kept.chunk.frame
+        cells = [self._cell(name, index) for index in indexes]
+        dtype, values = self._dtypes[name], [value for _, value in cells]
         if dtype == wire.OBJECT:
-            return wire.Column(field, dtype, [], [len(value) for value in values]), b"".join(values)
+            return wire.Column(name, dtype, [], [len(value) for value in values]), b"".join(values)
         shapes = [shape for shape, _ in cells]
         same = all(shape == shapes[0] for shape in shapes)
-        return wire.Column(field, dtype, shapes[:1] if same else shapes), b"".join(values)
+        return wire.Column(name, dtype, shapes[:1] if same else shapes), b"".join(values)
 
     def free(self, freed: Freed) -> None:
         """Forget what the ledger has given up."""
-        first = freed.serial * self._capacity
-        fields = self._fields.values() if freed.field is None else [self._fields[freed.field]]
-        for index in range(first, first + self._capacity) if freed.field is None else [first + i for i in freed.rows]:
-            for kept in fields:
-                cell = kept.pop(index, None)
-                self.bytes -= len(cell[1]) if cell is not None else 0
+        if freed.field is None:
+            self._partitions.pop(freed.serial, None)
+            self._sizes.pop(freed.serial, None)
+            return
+        cells = self._kept(freed.serial, freed.field).cells()
+        for row in freed.rows:
+            cell = cells.pop(freed.serial * self._capacity + row, None)
+            self._sizes[freed.serial] -= len(cell[1]) if cell is not None else 0
+
+    def _kept(self, serial: int, name: str) -> _Kept:
+        fields = self._partitions.setdefault(serial, {})
+        if name not in fields:
+            fields[name] = _Kept()
+        return fields[name]
+
+    def _cell(self, name: str, index: int) -> Cell:
+        kept = self._partitions.get(index // self._capacity, {}).get(name)
+        cell = kept.cells().get(index) if kept is not None else None
+        if cell is None:
+            raise FieldError(f"row {index} has no field {name!r}: it was not produced")
+        return cell
+
+
+def _chunk(rows: int, column: wire.Column, frame: bytes) -> Chunk:
+    sizes = wire.row_sizes(column, rows)
+    if sum(sizes) != len(frame):
+        raise ProtocolError(f"field {column.name!r} says {sum(sizes)} bytes but brings {len(frame)}")
+    if len(column.shapes) > 1 and all(shape == column.shapes[0] for shape in column.shapes):
+        column = wire.Column(column.name, column.dtype, column.shapes[:1], column.sizes)
+    return Chunk(column, frame, sizes)
