@@ -1,9 +1,18 @@
-"""Reading and writing of model folders without noise."""
+"""Model folders of Hugging Face: reading them into modules that own their weights, and without noise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as transformers_logging
+
+from twinkle.errors import ModelNotFoundError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @contextmanager
@@ -16,3 +25,30 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def read_model(
+    folder: str | Path, device: torch.device, dtype: torch.dtype, attention: str | None = None
+) -> PreTrainedModel:
+    """The model in `folder` on `device`, without dropout; `attention` None leaves the choice to transformers.
+
+    It owns its weights: nobody who writes the files later changes them. The global RNG is left as it was. Raises
+    ModelNotFoundError for a folder without a model that can be loaded.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), without_progress_bars():
+            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+                str(folder), dtype=dtype, attn_implementation=attention, local_files_only=True
+            )
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise ModelNotFoundError(f"the folder {str(folder)!r} holds no model that can be loaded: {error}") from error
+    if device.type == "cpu":
+        _leave_file(model)
+    model.to(device)
+    return model.eval()
+
+
+def _leave_file(model: PreTrainedModel) -> None:
+    """Move weights from the mapped file into memory."""
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data = tensor.data.clone()

@@ -6,12 +6,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
 
-from twinkle.errors import ConfigError, ModelNotFoundError
-from twinkle.hub import resolve
+from twinkle.errors import ConfigError
 from twinkle.model.config import LoraSettings, ModelConfig
-from twinkle.model.folder import without_progress_bars
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from twinkle.model.folder import DTYPES, read_model
 
 
 def device_of(config: ModelConfig) -> torch.device:
@@ -35,7 +32,7 @@ def attention_of(config: ModelConfig) -> str:
 
 def load_frozen(folder: str, config: ModelConfig) -> PreTrainedModel:
     """The model in `folder`, frozen, without dropout, on its device in `config.dtype`."""
-    return _load(folder, config, DTYPES[config.dtype]).requires_grad_(False)
+    return _read(folder, config, DTYPES[config.dtype]).requires_grad_(False)
 
 
 def load_trainable(folder: str, config: ModelConfig) -> PreTrainedModel | PeftModel:
@@ -45,7 +42,7 @@ def load_trainable(folder: str, config: ModelConfig) -> PreTrainedModel | PeftMo
     make the trainer's log-probs differ from the sampler's. The global RNG is left as it was.
     """
     if not config.lora.enabled:
-        return _load(folder, config, torch.float32)
+        return _read(folder, config, torch.float32)
     return with_adapter(load_frozen(folder, config), config.lora, config.seed).eval()
 
 
@@ -77,18 +74,9 @@ def with_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) -> P
 def skeleton(folder: str, config: ModelConfig) -> PreTrainedModel | PeftModel:
     """The model in `folder` as shapes alone, with its adapter if it gets one: nothing is read but config.json."""
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(resolve(folder)))
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
         return with_adapter(model.requires_grad_(False), config.lora, 0) if config.lora.enabled else model
 
 
-def _load(folder: str, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
-    path, device = resolve(folder), device_of(config)
-    try:
-        with without_progress_bars():
-            model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-                path, dtype=dtype, attn_implementation=attention_of(config), local_files_only=True
-            )
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelNotFoundError(f"the model in {str(path)!r} cannot be loaded: {error}") from error
-    model.to(device)
-    return model.eval()
+def _read(folder: str, config: ModelConfig, dtype: torch.dtype) -> PreTrainedModel:
+    return read_model(folder, device_of(config), dtype, attention_of(config))

@@ -7,10 +7,10 @@ from transformers import AutoConfig
 
 from twinkle.hub import resolve
 from twinkle.model.config import ModelConfig
+from twinkle.model.folder import DTYPES
 from twinkle.model.loading import attention_of, skeleton
 
 FLOAT32 = 4
-WIDTHS = {"float32": 4, "bfloat16": 2}
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,18 @@ def estimate_memory(
 
     With all weights trained and `kl_coef` > 0 a frozen reference model lies beside the policy and is counted.
     """
-    model = skeleton(str(folder), config)
+    path, width = str(resolve(folder)), DTYPES[config.dtype].itemsize
+    model = skeleton(path, config)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     parameters = sum(p.numel() for p in model.parameters())
     frozen = parameters - trainable if config.lora.enabled else parameters * bool(kl_coef)
     return MemoryEstimate(
         parameters=parameters,
         trainable=trainable,
-        weights=trainable * FLOAT32 + frozen * WIDTHS[config.dtype],
+        weights=trainable * FLOAT32 + frozen * width,
         gradients=trainable * FLOAT32,
         optimizer=2 * trainable * FLOAT32,
-        activations=_activations(str(folder), config, rows, tokens),
+        activations=_activations(path, config, rows, tokens),
     )
 
 
@@ -61,7 +62,7 @@ def _activations(folder: str, config: ModelConfig, rows: int, tokens: int) -> in
     """Korthikanti et al. 2022, arXiv:2205.05198, eq. 2: a layer keeps 17 h + 2.5 a s numbers for each token (h hidden
     size, a heads, s tokens of a row; the second term only where attention is eager), and the loss three float32
     copies of the logits."""
-    shape = AutoConfig.from_pretrained(resolve(folder)).get_text_config()
+    shape = AutoConfig.from_pretrained(folder).get_text_config()
     scores = 2.5 * shape.num_attention_heads * tokens if attention_of(config) == "eager" else 0.0
-    per_token = shape.num_hidden_layers * (17 * shape.hidden_size + scores) * WIDTHS[config.dtype]
+    per_token = shape.num_hidden_layers * (17 * shape.hidden_size + scores) * DTYPES[config.dtype].itemsize
     return int(rows * tokens * (per_token + 3 * shape.vocab_size * FLOAT32))

@@ -17,8 +17,9 @@ from twinkle.hub import resolve
 from twinkle.model.adapter_config import plain_adapter_config
 from twinkle.model.batch import TrainBatch, cut_rows, make_batch
 from twinkle.model.config import ModelConfig, OptimConfig
-from twinkle.model.folder import without_progress_bars
-from twinkle.model.loading import DTYPES, load_frozen, load_trainable
+from twinkle.model.folder import DTYPES, without_progress_bars
+from twinkle.model.forward import accepted_arguments
+from twinkle.model.loading import load_frozen, load_trainable
 from twinkle.rl.config import AlgoConfig
 from twinkle.rl.loss import clipped_loss, k3_divergence, token_weights
 
@@ -56,11 +57,6 @@ class WeightExport:
     tensors: dict[str, Tensor]
     adapter_config: dict[str, Any] | None
 
-    @property
-    def kind(self) -> str:
-        """``adapter`` or ``full``."""
-        return "full" if self.adapter_config is None else "adapter"
-
 
 def _nothing() -> None:
     """What happens before a change that nobody watches."""
@@ -74,7 +70,7 @@ class Policy:
 
     Raises:
         ModelNotFoundError: there is no model in the folder.
-        ConfigError: a setting that cannot work, here or anywhere.
+        ConfigError: a setting that cannot work, here or anywhere, or a model that the sampler could not sample from.
     """
 
     def __init__(self, model_folder: str | Path, model_config: ModelConfig, optim_config: OptimConfig):
@@ -83,6 +79,8 @@ class Policy:
         self.folder, self.config, self.optim = str(resolve(model_folder)), model_config, optim_config
         self.model = load_trainable(self.folder, model_config)
         self.device = next(self.model.parameters()).device
+        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        self._accepted = accepted_arguments(base)
         self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._reference: nn.Module | None = None
         self._optimizer = torch.optim.AdamW(
@@ -253,15 +251,14 @@ class Policy:
         width = batch.input_ids_BT.shape[1]
         columns = torch.nonzero(batch.response_mask_BT.any(0))
         first = int(columns[0, 0]) if len(columns) else width
+        kept = width - first + 1
+        wanted = {"position_ids": batch.position_ids_BT, "logits_to_keep": kept}
+        arguments = {name: value for name, value in wanted.items() if name in self._accepted}
         with self._precision():
             logits = model(
-                input_ids=batch.input_ids_BT,
-                attention_mask=batch.attention_mask_BT,
-                position_ids=batch.position_ids_BT,
-                use_cache=False,
-                logits_to_keep=width - first + 1,
+                input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False, **arguments
             ).logits
-        scaled = logits[:, :-1].float() / temperature
+        scaled = logits[:, -kept:-1].float() / temperature
         chosen = scaled.gather(2, batch.input_ids_BT[:, first:, None])[..., 0]
         logp = nn.functional.pad(chosen - scaled.logsumexp(-1), (first, 0))
         return torch.where(batch.response_mask_BT > 0, logp, 0.0)

@@ -3,7 +3,6 @@
 R = rows (samples), U = distinct prompts, P = prompt length after left padding, V = vocabulary.
 """
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from twinkle.errors import ConfigError
+from twinkle.model.forward import accepted_arguments
 from twinkle.sampler.growing_cache import cache_for
 
 
@@ -24,12 +23,7 @@ class CausalModel:
         config = module.config.get_text_config(decoder=True)
         self.vocab_size: int = config.vocab_size
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
-        accepted = inspect.signature(module.forward).parameters
-        if getattr(module, "_is_stateful", False) or not {"attention_mask", "past_key_values"} <= set(accepted):
-            raise ConfigError(
-                f"{type(module).__name__} keeps a recurrent state, which padding would change; "
-                "this sampler needs a model with attention and a key-value cache"
-            )
+        accepted = accepted_arguments(module)
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 

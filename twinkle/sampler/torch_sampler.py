@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from twinkle import hub
+from twinkle.choices import one_of
 from twinkle.data_format import SampledSequence, SampleResponse, SamplingParams
 from twinkle.errors import ConfigError, DataError, ModelNotFoundError, WeightSyncError
 from twinkle.infra import DeviceMesh, current_runtime
-from twinkle.model.folder import without_progress_bars
+from twinkle.model.folder import DTYPES, read_model
 from twinkle.sampler.adapter_source import AdapterSource
 from twinkle.sampler.adapters import Adapters
 from twinkle.sampler.base import Inputs, Sampler
@@ -25,7 +26,6 @@ from twinkle.sampler.stopping import Endings
 from twinkle.sampler.uniforms import fresh_seed
 from twinkle.sampler.weights import FullWeights
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # Without any of these transformers makes up a tokenizer that knows no words.
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
@@ -68,7 +68,8 @@ class TorchSampler(Sampler):
             raise ConfigError(f"max_rows is {max_rows!r}; it must be an integer >= 1")
         folder = hub.resolve(model_id)
         super().__init__(_load_tokenizer(folder))
-        module = _load_model(folder, _device(device, remote_group), _dtype(dtype))
+        dtype = one_of("dtype", str(dtype), list(DTYPES))
+        module = read_model(folder, _device(device, remote_group), DTYPES[dtype]).requires_grad_(False)
         self._max_rows = max_rows
         self._model = CausalModel(module)
         self._weights = FullWeights(module)
@@ -82,6 +83,11 @@ class TorchSampler(Sampler):
                 f"the tokenizer in {str(folder)!r} has {len(self.tokenizer)} tokens, its model only "
                 f"{self._model.vocab_size}: they do not belong together"
             )
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that prompt and response may have together; None when the model has no bound."""
+        return self._model.positions
 
     @property
     def adapter_names(self) -> list[str]:
@@ -226,12 +232,6 @@ def _device(device: str | None, remote_group: str | None) -> torch.device:
     return chosen
 
 
-def _dtype(name: str) -> torch.dtype:
-    if name not in DTYPES:
-        raise ConfigError(f"dtype is {name!r}; it must be one of {list(DTYPES)}")
-    return DTYPES[name]
-
-
 def _load_tokenizer(folder: Path) -> Any:
     if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
         raise ModelNotFoundError(f"the folder {str(folder)!r} holds no tokenizer (tokenizer.json, for instance)")
@@ -241,23 +241,6 @@ def _load_tokenizer(folder: Path) -> Any:
         raise ModelNotFoundError(
             f"the folder {str(folder)!r} holds no tokenizer that can be loaded: {error}"
         ) from error
-
-
-def _load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
-    try:
-        with torch.random.fork_rng(devices=[]), without_progress_bars():
-            module = AutoModelForCausalLM.from_pretrained(str(folder), dtype=dtype, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(f"the folder {str(folder)!r} holds no model that can be loaded: {error}") from error
-    if device.type == "cpu":
-        _leave_file(module)
-    return module.to(device).requires_grad_(False).eval()
-
-
-def _leave_file(module: PreTrainedModel) -> None:
-    """Move weights from the mapped file into memory: a file that is written later must not change the sampler."""
-    for tensor in [*module.parameters(), *module.buffers()]:
-        tensor.data = tensor.data.clone()
 
 
 def _eos_ids(module: PreTrainedModel, tokenizer: Any) -> frozenset[int]:

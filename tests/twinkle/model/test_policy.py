@@ -263,7 +263,10 @@ def test_a_folder_without_a_model_and_a_device_that_is_not_there(tmp_path: Path,
     with pytest.raises(ModelNotFoundError, match=r"config\.json"):
         Policy(tmp_path, ModelConfig(), OptimConfig())
     (tmp_path / "config.json").write_bytes((tiny_opt / "config.json").read_bytes())
-    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+    with pytest.raises(ModelNotFoundError, match="holds no model that can be loaded"):
+        Policy(tmp_path, ModelConfig(), OptimConfig())
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(ModelNotFoundError, match="holds no model that can be loaded"):
         Policy(tmp_path, ModelConfig(), OptimConfig())
     device = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ConfigError, match=f"model.device={device}"):

@@ -61,7 +61,7 @@ def test_a_sampler_takes_the_export(make_policy: PolicyMaker, folder: Path, lora
     policy, sampler = trained(make_policy(folder=folder, lora=lora)), TorchSampler(folder)
     weights = policy.export_weights()
 
-    if weights.kind == "adapter":
+    if lora:
         sampler.add_adapter_to_model("policy", weights.adapter_config, state_dict=weights.tensors)
     else:
         sampler.update_weights(weights.tensors)
