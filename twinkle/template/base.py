@@ -34,7 +34,9 @@ class Template:
         """Token ids of the conversation; a conversation that does not end with an assistant message gets the prompt
         that makes the assistant speak.
 
-        With assistant messages there are labels: the token id within them, -100 everywhere else.
+        With assistant messages there are labels: the token id within them, -100 everywhere else. Text that has no token
+        of its own is a DataError where the tokenizer would write an unknown token for it (one that is neither BOS nor
+        EOS, as it is in GPT-2's).
         """
         messages = _checked_messages(trajectory)
         input_ids: list[int] = []
@@ -92,7 +94,23 @@ class Template:
         return self.tokenizer.bos_token or ""
 
     def _tokenize(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        unknown = self.tokenizer.unk_token_id
+        if unknown in ids and unknown not in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            raise DataError(
+                f"the tokenizer has no token for {self._unknown_piece(text, unknown)!r} in {text[-80:]!r}: the model "
+                "would read an unknown token; add it to model.tiny.alphabet, or choose another model"
+            )
+        return ids
+
+    def _unknown_piece(self, text: str, unknown: int) -> str:
+        """The first part of the text that became the token `unknown`, or all of it where the tokenizer keeps no
+        places."""
+        if not self.tokenizer.is_fast:
+            return text
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        start, end = encoded["offset_mapping"][encoded["input_ids"].index(unknown)]
+        return text[start:end]
 
 
 class ChatTemplate(Template):

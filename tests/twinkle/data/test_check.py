@@ -48,3 +48,10 @@ def test_a_prompt_without_a_token_is_named() -> None:
 def test_a_long_prompt_is_cut_in_the_message(template: Template) -> None:
     with pytest.raises(DataError, match=r"the prompt '0{60}…' has 101 tokens"):
         check_prompts([PromptRow("0" * 100, "a")], template, 64, 5)
+
+
+def test_text_that_the_model_cannot_read_is_named_with_its_place(template: Template) -> None:
+    rows = [PromptRow("0123", "a", "f:1"), PromptRow("01+2", "a", "f:2")]
+
+    with pytest.raises(DataError, match=r"^f:2: the prompt '01\+2': the tokenizer has no token for '\+'"):
+        check_prompts(rows, template, 64, 4)

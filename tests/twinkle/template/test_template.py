@@ -5,7 +5,7 @@ import pytest
 
 from twinkle.data_format import Trajectory
 from twinkle.errors import ConfigError, DataError
-from twinkle.model.tiny import ALPHABET, character_tokenizer
+from twinkle.model.tiny import ALPHABET, byte_tokenizer, character_tokenizer
 from twinkle.template import ChatTemplate, PlainTemplate, Template, make_template
 
 MARKED = (
@@ -142,3 +142,28 @@ def test_chat_needs_a_chat_template(tokenizer: Any) -> None:
         make_template("chat", tokenizer)
     with pytest.raises(ConfigError, match="no chat template is used"):
         make_template("auto", tokenizer, chat_template_kwargs={"a": 1})
+
+
+@pytest.mark.parametrize(("text", "piece"), [("01x2y", "'x'"), ("ü", "'ü'"), ("0 1", "' '")])
+def test_text_that_the_tokenizer_does_not_know_is_refused_with_its_first_character(text: str, piece: str) -> None:
+    template = make_template("auto", character_tokenizer("01234567", 64))
+
+    with pytest.raises(DataError, match=rf"no token for {piece} in .*{text}.*model\.tiny\.alphabet"):
+        template.encode(conversation(("user", text)))
+
+
+def test_a_word_that_is_a_token_is_known_and_half_of_it_is_not() -> None:
+    template = make_template("auto", character_tokenizer(" ", 64, words="one two"))
+
+    assert len(template.encode(conversation(("user", "one two")))["input_ids"]) == 4
+    with pytest.raises(DataError, match="no token for 't'"):
+        template.encode(conversation(("user", "one tw")))
+
+
+def test_an_end_token_that_stands_for_the_unknown_too_is_no_unknown_text() -> None:
+    tokenizer = byte_tokenizer(64)
+
+    ids = make_template("plain", tokenizer).encode(conversation(("user", f"a{tokenizer.eos_token}ü")))["input_ids"]
+
+    assert tokenizer.unk_token_id == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id in ids
