@@ -247,7 +247,8 @@ def test_where_it_runs_is_checked(opt_folder: Path) -> None:
         ({"remote_group": "trainer"}, "unknown device group 'trainer'"),
         ({"remote_group": "gpu", "device": "cpu"}, "the device group 'gpu' has 'cuda' devices"),
         ({"device": "tpu9"}, "device is 'tpu9'"),
-        ({"dtype": "int8"}, "dtype is 'int8'"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown; choose one of: float32"),
+        ({"dtype": torch.bfloat16}, "dtype='torch.bfloat16' is unknown.*; did you mean bfloat16"),
         ({"max_rows": 0}, "max_rows is 0"),
     ):
         with pytest.raises(ConfigError, match=message):
