@@ -100,14 +100,21 @@ class RolloutWorker:
         place = np.argsort(order)
         rows = [sequences[k] for k in place]
         return {
-            "prompt_ids": [torch.tensor(prompt_ids[k // self.samples_per_prompt]) for k in place],
-            "response_ids": [torch.tensor(row.tokens) for row in rows],
+            "prompt_ids": _column([prompt_ids[k // self.samples_per_prompt] for k in place]),
+            "response_ids": _column([row.tokens for row in rows]),
             "response": [row.text for row in rows],
             "stop_reason": [row.stop_reason for row in rows],
-            "sampler_logprobs": [torch.tensor(row.sampler_logprobs) for row in rows],
+            "sampler_logprobs": _column([row.sampler_logprobs for row in rows]),
             "version": torch.tensor([version] * len(rows)),
             "fingerprint": [self.policy.fingerprint] * len(rows),
         }
+
+
+def _column(rows: Sequence[Sequence[float]]) -> torch.Tensor | list[torch.Tensor]:
+    """Rows of numbers as one tensor where they are equally long, else as one tensor each."""
+    if len({len(row) for row in rows}) == 1:
+        return torch.tensor(rows)
+    return [torch.tensor(row) for row in rows]
 
 
 def evaluate(worker: RolloutWorker, rows: Sequence[PromptRow], seed: int) -> list[tuple[PromptRow, SampledSequence]]:
