@@ -96,7 +96,9 @@ class TransferQueueClient:
             group_id = _group_ids(group_id, rows)
         known = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         body = wire.Put(rows, columns, *known, global_step, group_id, timeout_s)
-        reply, _ = self._call(wire.Rows, body, frames, timeout_s, lambda: f"put of {rows} rows waited for room")
+        reply, _ = self._call(
+            wire.Rows, body, wire.joined(frames), timeout_s, lambda: f"put of {rows} rows waited for room"
+        )
         names = [column.name for column in columns]
         if metadata is not None:
             return metadata.with_fields(names)
@@ -148,7 +150,7 @@ class TransferQueueClient:
         """
         body = wire.GetData(meta.global_indexes, list(meta.fields if fields is None else fields))
         reply, values = self._call(wire.Values, body, (), self._call_timeout_s, lambda: "get_data waited for values")
-        return decode_fields(len(meta), reply.columns, values)
+        return decode_fields(len(meta), reply.columns, wire.separate(len(meta), reply.columns, values))
 
     def ack(self, meta: BatchMeta) -> None:
         """Consume the leased rows; in a DP group this is the rank's vote. A lease that is over is a `LeaseError`."""

@@ -12,8 +12,8 @@ import numpy as np
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldError
+from transfer_queue.wire import Frame
 
-Frame = bytes | bytearray | memoryview
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 

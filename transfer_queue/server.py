@@ -124,7 +124,7 @@ class Server:
             identity, *frames = self._router.recv_multipart(zmq.NOBLOCK)
             self.service.handle(identity, frames)
 
-    def _send(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[bytes]) -> bool:
+    def _send(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[wire.Frame]) -> bool:
         header = wire.encode(wire.Reply(caller.sequence, body))
         try:
             self._router.send_multipart([caller.identity, header, *frames], copy=False)

@@ -29,7 +29,7 @@ from transfer_queue.waiting import Caller, Consumer, Line, Producer
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Caller, wire.ReplyBody, Sequence[bytes]], bool]
+Send = Callable[[Caller, wire.ReplyBody, Sequence[wire.Frame]], bool]
 """Sends a reply; False if the caller is gone."""
 Post = Callable[[Callable[[], None]], None]
 """Runs a function in the server's loop; may be called from any thread."""
@@ -166,7 +166,7 @@ class Service:
     def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[bytes]) -> None:
         self.ledger.steps.locate(body.indexes)
         read = [self.storage.read(field, body.indexes) for field in body.fields]
-        self._reply(caller, wire.Values([column for column, _ in read]), [frame for _, frame in read])
+        self._reply(caller, wire.Values([column for column, _ in read]), wire.joined([frame for _, frame in read]))
         self.ledger.read(body.indexes)
         self._serve()
 
@@ -311,7 +311,7 @@ class Service:
         steps, labels = self.ledger.steps.places(indexes)
         return wire.Rows(indexes, steps, labels, lease, rank)
 
-    def _reply(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[bytes] = ()) -> bool:
+    def _reply(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[wire.Frame] = ()) -> bool:
         return self._send(caller, body, frames)
 
     def _fail(self, caller: Caller, error: Exception) -> None:

@@ -1,10 +1,12 @@
 """The messages between clients and the controller: typed msgpack in the first frame, raw values in the others.
 
-Nothing that arrives is ever unpickled. A request is [header, value, value, …], a reply the same.
+Nothing that arrives is ever unpickled. A request is [header, values, values, …], a reply the same: a frame of values
+for each column, or one for all of them together.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +22,11 @@ ITEM_SIZES = {
     "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e4m3fnuz": 1, "float8_e5m2fnuz": 1, "float8_e8m0fnu": 1,
 }  # fmt: skip
 """Bytes of one number, by the name that NumPy and torch share."""
+
+Frame = bytes | bytearray | memoryview
+
+JOINED_BYTES = 1 << 16
+"""Values of up to this size travel in one frame; beyond it, copying them together costs more than it saves."""
 
 OBJECT = "object"
 """The dtype of strings, bytes and JSON-like values; each row is a msgpack document of its own."""
@@ -206,6 +213,26 @@ def decode_reply(frame: bytes) -> Reply:
         return _replies.decode(frame)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ProtocolError(f"a message of {len(frame)} bytes is no reply of this version: {error}") from error
+
+
+def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
+    """Frames of values as they travel: small ones as one, because every part of a message costs a system call."""
+    if len(frames) > 1 and sum(map(len, frames)) <= JOINED_BYTES:
+        return [b"".join(frames)]
+    return frames
+
+
+def separate(rows: int, columns: Sequence[Column], frames: Sequence[bytes]) -> Sequence[bytes]:
+    """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
+    if len(frames) == 1 and len(columns) > 1:
+        sizes = [sum(row_sizes(column, rows)) for column in columns]
+        ends = [0, *itertools.accumulate(sizes)]
+        if ends[-1] != len(frames[0]):
+            raise ProtocolError(f"{len(columns)} fields describe {ends[-1]} bytes, the message brings {len(frames[0])}")
+        return [frames[0][start:end] for start, end in itertools.pairwise(ends)]
+    if len(frames) != len(columns):
+        raise ProtocolError(f"{len(columns)} fields came with {len(frames)} frames of values")
+    return frames
 
 
 def row_sizes(column: Column, rows: int) -> list[int]:

@@ -76,11 +76,10 @@ class MemoryStorage:
 
     def split(self, rows: int, columns: Sequence[wire.Column], frames: Sequence[bytes]) -> list[Chunk]:
         """The chunk of each column; an error, and nothing stored, if frames do not fit or a field changes its dtype."""
-        if len(columns) != len(frames):
-            raise ProtocolError(f"{len(columns)} fields came with {len(frames)} frames of values")
         if len({column.name for column in columns}) != len(columns):
             raise ProtocolError("a field is named twice in one put")
         self.check_dtypes(columns)
+        frames = wire.separate(rows, columns, frames)
         return [_chunk(rows, column, frame) for column, frame in zip(columns, frames, strict=True)]
 
     def check_dtypes(self, columns: Sequence[wire.Column]) -> None:
