@@ -31,9 +31,8 @@ class PromptSource(Protocol):
         cursor."""
         ...
 
-    def held_out(self, count: int | None = None) -> list[PromptRow]:
-        """The `data.held_out_prompts` different prompts that are never drawn, the same at every call; only the first
-        `count` of them if it is given."""
+    def held_out(self) -> list[PromptRow]:
+        """The `data.held_out_prompts` different prompts that are never drawn, the same at every call."""
         ...
 
     def known_prompts(self) -> list[PromptRow]:
@@ -46,3 +45,8 @@ def trajectory_of(prompt: Prompt) -> Trajectory:
     """A prompt as the messages that a template renders: text is one message of the user."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return {"messages": cast(list[Message], messages)}
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt as a person reads it."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)

@@ -44,9 +44,9 @@ class TablePrompts:
         """See `PromptSource.draw`."""
         return [self._at(index) for index in range(cursor, cursor + count)]
 
-    def held_out(self, count: int | None = None) -> list[PromptRow]:
+    def held_out(self) -> list[PromptRow]:
         """See `PromptSource.held_out`."""
-        return self._held_out[:count]
+        return list(self._held_out)
 
     def known_prompts(self) -> list[PromptRow]:
         """Every different prompt, held out or not, at its first place."""

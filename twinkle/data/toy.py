@@ -47,9 +47,9 @@ class DigitPrompts:
         """See `PromptSource.draw`."""
         return [self._row(self._drawn(index)) for index in range(cursor, cursor + count)]
 
-    def held_out(self, count: int | None = None) -> list[PromptRow]:
+    def held_out(self) -> list[PromptRow]:
         """See `PromptSource.held_out`."""
-        return [self._row(prompt) for prompt in list(self._held_out)[:count]]
+        return [self._row(prompt) for prompt in self._held_out]
 
     def known_prompts(self) -> list[PromptRow]:
         """The held-out prompts: the others are as long and of the same digits."""

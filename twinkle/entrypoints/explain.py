@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
-from difflib import get_close_matches
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from twinkle import choices
 
 BAD_INPUT, FAILURE = 2, 1
 
@@ -19,12 +20,10 @@ def known_keys(schema: type, prefix: str = "") -> Iterator[str]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean x?" for the known name that looks most like ``name``, else nothing."""
+    """The end of a sentence: the setting that looks most like ``name``, or whose last part it is, if there is one."""
     known = list(known)
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    if not close and "." not in name:
-        close = [key for key in known if key.rpartition(".")[2] == name][:1]
-    return f"; did you mean {close[0]}?" if close else "."
+    same_last_part = [key for key in known if key.rpartition(".")[2] == name]
+    return choices.nearest(same_last_part[0] if same_last_part else name, known)
 
 
 def explain(error: HydraException, schema: type) -> str:

@@ -4,7 +4,6 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from transfer_queue.errors import TransferQueueError
 from transfer_queue.metrics import QueueCollector
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
+from twinkle.data.check import check_prompts
 from twinkle.data_format import SamplingParams
 from twinkle.errors import CheckpointError
 from twinkle.loop.base_model import base_model
@@ -85,16 +85,18 @@ def assemble(
         stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), stack)
     folder = base_model(config.model, run.path)
+    sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
+    check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, policy)
     records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
     stack.callback(records.close)
-    loop = _make_loop(config, run, policy, folder, source, reward, clients, stop)
+    loop = _make_loop(config, run, policy, sampler, source, reward, clients, stop)
     evaluation = Evaluation(
         loop.rollout,
         reward,
-        source.held_out(config.data.held_out_prompts),
+        source.held_out(),
         run / "evals.jsonl",
         config.run.seed,
         keep_through_step=boundary.step,
@@ -150,19 +152,18 @@ def _make_loop(
     config: TrainConfig,
     run: RunFolder,
     policy: Policy,
-    folder: Path,
+    sampler: TorchSampler,
     source: PromptSource,
     reward: Reward,
     clients: dict[str, TimedClient],
     stop: StopSignals,
 ) -> SyncLoop:
     loop, queue, n = config.loop, config.queue, config.loop.samples_per_prompt
-    sampler = PolicySampler(TorchSampler(folder, device=config.model.device, dtype=config.model.dtype))
     usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
     return SyncLoop(
         feeder=PromptFeeder(clients["feeder"], source, n, config.run.seed),
-        rollout=RolloutWorker(clients["rollout"], sampler, sampling_params(config.sampler), n, queue),
+        rollout=RolloutWorker(clients["rollout"], PolicySampler(sampler), sampling_params(config.sampler), n, queue),
         reward=RewardWorker(clients["reward"], reward, queue),
         trainer=Trainer(
             clients["train"], policy, config.algo, config.sampler.temperature, n, config.mesh.trainer_dp, tolerance,

@@ -9,15 +9,14 @@ from transformers import AutoTokenizer
 
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
+from twinkle.data.base import trajectory_of
 from twinkle.loop.base_model import base_model
 from twinkle.loop.console import show_plan
 from twinkle.loop.plan import model_size, plan_lines
-from twinkle.loop.prompts import trajectory_of
 from twinkle.model.memory import MemoryEstimate, estimate_memory
 from twinkle.template import make_template
 
 MIB = 1024**2
-PROMPTS_LOOKED_AT = 64
 
 
 def dry_run(console: Console, config: TrainConfig, resolved: str, source: PromptSource) -> None:
@@ -34,10 +33,9 @@ def dry_run(console: Console, config: TrainConfig, resolved: str, source: Prompt
 
 
 def _longest_prompt(model: Path, config: TrainConfig, source: PromptSource) -> int:
-    """Tokens of the longest among the first prompts."""
+    """Tokens of the longest prompt that is known beforehand."""
     template = make_template("auto", AutoTokenizer.from_pretrained(model))
-    rows = source.draw(0, PROMPTS_LOOKED_AT)
-    return max(len(template.encode(trajectory_of(row.prompt))["input_ids"]) for row in rows)
+    return max(len(template.encode(trajectory_of(row.prompt))["input_ids"]) for row in source.known_prompts())
 
 
 def _rows_at_once(config: TrainConfig, tokens: int) -> int:

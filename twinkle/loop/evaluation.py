@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from twinkle.data.base import PromptRow
-from twinkle.loop.prompts import prompt_text
+from twinkle.data.base import PromptRow, prompt_text
 from twinkle.loop.records import JsonLines, read_rows
 from twinkle.loop.rollout import RolloutWorker, evaluate
 from twinkle.rl.reward import Reward

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from transfer_queue import TransferQueueClient
-from twinkle.data.base import PromptRow, PromptSource
+from twinkle.data.base import Prompt, PromptRow, PromptSource, trajectory_of
 from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.errors import WeightSyncError
 from twinkle.loop.config import QueueConfig
-from twinkle.loop.prompts import Prompt, trajectory_of
 from twinkle.loop.weight_sync import PolicySampler
 
 PROMPT_FIELDS = ["prompt", "sample_id", "seed"]

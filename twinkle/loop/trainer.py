@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from transfer_queue import BatchMeta, TransferQueueClient
+from twinkle.data.base import prompt_text
 from twinkle.errors import WeightSyncError
 from twinkle.loop.config import QueueConfig
-from twinkle.loop.prompts import prompt_text
 from twinkle.loop.weight_sync import PublishedVersions, Version, WeightPayload
 from twinkle.model.policy import Policy, TrainBatch, make_batch
 from twinkle.rl.advantage import advantages

@@ -90,7 +90,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 def test_an_epoch_has_every_training_row_once_and_each_epoch_its_own_order(write: Callable[[str], Path]) -> None:
     config = DataConfig(name="jsonl", path=str(write(lines(RECORDS))), held_out_prompts=3)
     source = make_source(config, 0)
-    held_out = pairs(source.held_out(3))
+    held_out = pairs(source.held_out())
 
     first, second = pairs(source.draw(0, 7)), pairs(source.draw(7, 7))
 
@@ -98,7 +98,7 @@ def test_an_epoch_has_every_training_row_once_and_each_epoch_its_own_order(write
     assert first != second
     assert pairs(source.draw(5, 4)) == first[5:] + second[:2]
     assert pairs(make_source(config, 0).draw(0, 14)) == first + second
-    assert pairs(make_source(config, 1).held_out(3)) != held_out
+    assert pairs(make_source(config, 1).held_out()) != held_out
 
 
 def asked(row: PromptRow) -> str:
@@ -155,7 +155,7 @@ def test_datasets_reads_local_files_and_folders(kind: str, tmp_path: Path) -> No
     assert [row.answer for row in rows] == [record["answer"] for record in RECORDS]
     assert rows[2].place == f"{path}:row 3"
     source = make_source(DataConfig(name="hf", path=str(path), held_out_prompts=2), 0)
-    assert {*pairs(source.draw(0, 8)), *pairs(source.held_out(2))} == {*pairs(rows)}
+    assert {*pairs(source.draw(0, 8)), *pairs(source.held_out())} == {*pairs(rows)}
 
 
 def test_a_split_is_chosen_by_name(tmp_path: Path) -> None:
