@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.table import Figure, largest_at_most, median_at_least, median_at_most
+from benchmarks import echo
+from benchmarks.table import Figure, largest_at_most, median_at_least, median_at_most, shown
 from twinkle.loop.records import read_rows
 from twinkle.loop.run_folder import read_json
 
@@ -55,7 +56,10 @@ def run(seed: int) -> Run:
 
 def measure() -> list[Figure]:
     """Three runs, three seeds."""
-    runs = [run(seed) for seed in range(RUNS)]
+    echoes, runs = [], []
+    for seed in range(RUNS):
+        echoes.append(echo.median_ms())
+        runs.append(run(seed))
     return [
         median_at_most("quickstart: start to first progress line", [r.first_line_s for r in runs], 15, "s"),
         median_at_most("quickstart: whole command, its processes included", [r.whole_s for r in runs], 30, "s"),
@@ -66,5 +70,6 @@ def measure() -> list[Figure]:
         largest_at_most(
             "quickstart: sampler against trainer log-probs, any step", [r.logp_diff_max for r in runs], 1e-5, "nats"
         ),
+        shown("pyzmq echo beside it: how fast the machine was", echoes, "ms"),
         median_at_least("quickstart: reward on held-out prompts after 200 steps", [r.reward for r in runs], 0.80, ""),
     ]
