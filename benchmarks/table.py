@@ -44,6 +44,11 @@ def median_at_least(name: str, values: Sequence[float], limit: float, unit: str)
     return Figure(name, list(values), unit, f"median >= {limit:g}", median, median >= limit)
 
 
+def shown(name: str, values: Sequence[float], unit: str) -> Figure:
+    """A figure without a target, to judge others by."""
+    return Figure(name, list(values), unit, "-", statistics.median(values), reached=True)
+
+
 def best_below(name: str, values: Sequence[float], limit: float, unit: str) -> Figure:
     """A figure whose best measurement must lie below ``limit``: for costs that noise only adds to."""
     best = min(values)
@@ -77,7 +82,7 @@ def write(stem: str, title: str, command: str, figures: Sequence[Figure]) -> Pat
 
 def _line(figure: Figure) -> str:
     spread = f"{min(figure.values):.3g} - {max(figure.values):.3g} ({len(figure.values)})"
-    verdict = "reached" if figure.reached else "**missed**"
-    return (
-        f"| {figure.name} | {figure.summary:.3g} {figure.unit} | {spread} | {figure.target} {figure.unit} | {verdict} |"
-    )
+    result = f"| {figure.name} | {figure.summary:.3g} {figure.unit} | {spread} |"
+    if figure.target == "-":
+        return f"{result} | |"
+    return f"{result} {figure.target} {figure.unit} | {'reached' if figure.reached else '**missed**'} |"
