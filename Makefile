@@ -1,5 +1,5 @@
 # Every target sets up what it needs in .venv; nothing but Python 3.11-3.13 and make has to be there before.
-#   make run            train the quickstart (ARGS="loop.steps=50" passes overrides)
+#   make run            train the quickstart; settings may follow: make run loop.steps=50 optim.lr=1e-3
 #   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make constraints    resolve the pinned versions   make clean           remove .venv and caches; runs/ stays
@@ -8,9 +8,12 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-INSTALL := $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
+
+# make takes every a.b=c of its command line for a variable of its own; those with a dot are settings of the run.
+SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(subst =, ,$(word)))),$(word)))
 
 export OMP_NUM_THREADS ?= 1
 
@@ -18,7 +21,7 @@ export OMP_NUM_THREADS ?= 1
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
-	$(BIN)/twinkle-train experiment=quickstart $(ARGS)
+	$(BIN)/twinkle-train experiment=quickstart $(SETTINGS) $(ARGS)
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -50,7 +53,7 @@ $(BIN)/uv:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
 $(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
-	@echo "Installing torch and friends into $(VENV) (once; some minutes on a slow line) ..."
+	@echo "Installing torch and friends into $(VENV) (once; 5 GB, of which UV_TORCH_BACKEND=cpu spares most) ..."
 	$(INSTALL) --editable '.[torch]'
 	@touch $@
 
