@@ -26,7 +26,11 @@ def resolve(model_id: str | os.PathLike[str], *, needs: str = "config.json") -> 
             f'give its folder, or set {ALIASES_VARIABLE}=\'{{"{name}": "<folder>"}}\'' + nearest(name, aliases)
         )
     if not folder.is_dir():
-        raise ModelNotFoundError(f"model {name!r}: there is no folder {str(folder)!r}" + nearest(name, aliases))
+        raise ModelNotFoundError(
+            f"model {name!r}: there is no folder {str(folder)!r}, and this version downloads nothing; "
+            "fetch a model first, for example with: hf download <organisation/model> --local-dir <folder>"
+            + nearest(name, aliases)
+        )
     if not (folder / needs).is_file():
         raise ModelNotFoundError(
             f"model {name!r}: the folder {str(folder)!r} holds no {needs}; is it the right folder?"

@@ -1,12 +1,15 @@
 """``twinkle-train``: the Hydra shell around a training run."""
 
 import os
+import shlex
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -28,12 +31,15 @@ def main() -> None:
 
     @hydra.main(version_base="1.3", config_path="pkg://hydra_conf", config_name="config")
     def job(settings: DictConfig) -> None:
-        codes.append(run_job(settings))
+        codes.append(run_job(settings, HydraConfig.get().overrides.task))
 
     try:
         job()
     except HydraException as error:
         _say(explain(error, TrainConfig))
+        codes.append(BAD_INPUT)
+    except OSError as error:
+        _say(f"run.root cannot be written ({error.strerror}: {error.filename}): choose a folder of yours.")
         codes.append(BAD_INPUT)
     except KeyboardInterrupt:
         _say("Interrupted.")
@@ -41,7 +47,7 @@ def main() -> None:
     sys.exit(max(codes, default=0))
 
 
-def run_job(settings: DictConfig) -> int:
+def run_job(settings: DictConfig, overrides: Sequence[str] = ()) -> int:
     """One run (of several, with ``-m``); returns its exit code. A signal raises SystemExit, which ends a sweep too."""
     debug = bool(OmegaConf.select(settings, "run.debug", default=False))
     try:
@@ -49,7 +55,9 @@ def run_job(settings: DictConfig) -> int:
             config = to_config(settings)
             from twinkle.loop.session import train
 
-            return train(config, OmegaConf.to_yaml(settings, resolve=True), stop)
+            again = [override for override in overrides if not override.startswith("run.resume=")]
+            command = shlex.join(["twinkle-train", *again])
+            return train(config, OmegaConf.to_yaml(settings, resolve=True), stop, command=command)
     except StopRequested as stopped:
         raise SystemExit(stopped.exit_code) from None
     except Exception as error:  # noqa: BLE001 - the boundary of the program: every failure becomes a sentence and a code

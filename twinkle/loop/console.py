@@ -1,5 +1,6 @@
 """What a person sees in the terminal: the plan, a progress bar, and what came of it."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +13,7 @@ from rich.table import Table
 
 LINES_WITHOUT_TERMINAL = 20
 SAMPLES_PRINTED = 5
+LONGEST_SHOWN = 120
 
 
 def show_plan(console: Console, title: str, plan: Sequence[tuple[str, str]]) -> None:
@@ -36,17 +38,31 @@ def show_outcome(
         f"[bold green]{after['reward_mean']:.3f} after[/] {after['step']} steps ({seconds:.1f} s)\n"
     )
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in ("prompt", "expected", "before", "after"):
+    for heading in ("prompt", "expected", "before", "reward", "after", "reward"):
         table.add_column(heading, overflow="fold", max_width=40)
     for old, new in list(zip(before["samples"], after["samples"], strict=True))[:SAMPLES_PRINTED]:
-        table.add_row(*map(_shown, (new["prompt"], new["answer"], old["response"], new["response"])))
+        answers = ((each["response"], f"{each['reward']:.2f}") for each in (old, new))
+        table.add_row(*map(_shown, (new["prompt"], new["answer"], *itertools.chain(*answers))))
     console.print(table)
     console.print(f"\n  {kept.name:9} {kept}\n  report    {report}", markup=False, soft_wrap=True)
 
 
 def _shown(text: str) -> str:
-    """What a model wrote, harmless to a terminal: control characters as a dot, markup as text."""
-    return escape("".join(character if character.isprintable() else "·" for character in text))
+    """What a model wrote, short and harmless to a terminal: control characters as a dot, markup as text."""
+    short = text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"
+    return escape("".join(character if character.isprintable() else "·" for character in short))
+
+
+def warn_without_signal(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Say so when most steps had nothing to learn from."""
+    empty = sum(row["grad_norm"] == 0 for row in rows)
+    if 2 * empty > len(rows):
+        console.print(
+            f"\nIn {empty} of {len(rows)} steps the samples of every prompt had the same reward, so there was nothing "
+            "to learn from: use a reward that gives partial credit, easier prompts, or more samples_per_prompt.",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 class StepProgress:

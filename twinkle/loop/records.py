@@ -91,7 +91,10 @@ class WeightsAndBiases:
         try:
             import wandb
         except ModuleNotFoundError as error:
-            raise ConfigError("metrics.wandb=true needs the extra: pip install 'twinkle-rl[wandb]'.") from error
+            raise ConfigError(
+                "metrics.wandb=true needs the package wandb: pip install 'twinkle-rl[wandb]' (in a clone: "
+                ".venv/bin/uv pip install --constraints constraints/main.txt --editable '.[torch,wandb]')."
+            ) from error
         self._run = wandb.init(
             project=project,
             id=read_json(folder / STARTED)["id"],

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -111,6 +112,18 @@ def new_run(root: Path, identity: RunIdentity) -> RunFolder:
             f"run.root={str(root)!r} cannot be written ({error.strerror}): choose a folder of yours with run.root=PATH."
         ) from error
     return RunFolder(path, lock, lineage=0)
+
+
+def discard(run: RunFolder) -> None:
+    """Remove a run that never began, and point ``latest`` at the newest that is left."""
+    root = run.path.parent
+    shutil.rmtree(run.path, ignore_errors=True)
+    (root / "latest").unlink(missing_ok=True)
+    left = next(_newest_first(root), None)
+    if left is not None:
+        _point_latest(root, left)
+    elif not any(root.iterdir()):
+        root.rmdir()
 
 
 def find_run(root: Path, resume: str, identity: RunIdentity) -> RunFolder | None:

@@ -9,13 +9,14 @@ from rich.console import Console
 
 from twinkle import hub
 from twinkle.config import TrainConfig
-from twinkle.data import make_source
+from twinkle.data import PromptSource, make_source
 from twinkle.errors import RunError
-from twinkle.loop.console import StepProgress, show_outcome, show_plan
+from twinkle.loop.console import StepProgress, show_outcome, show_plan, warn_without_signal
 from twinkle.loop.records import read_rows
-from twinkle.loop.run_folder import RESULT, RunFolder, find_run, new_run, write_json
+from twinkle.loop.run_folder import RESULT, RunFolder, discard, find_run, new_run, write_json
 from twinkle.loop.stop import StopRequested, StopSignals
 from twinkle.model.config import TINY_MODELS
+from twinkle.rl.reward import Reward
 from twinkle.rl.reward import resolve as reward_named
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from twinkle.loop.sync import StepDone
 
 
-def train(config: TrainConfig, resolved: str, stop: StopSignals) -> int:
-    """Train as ``config`` says; returns the exit code 0.
+def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str = "twinkle-train ...") -> int:
+    """Train as ``config`` says; returns the exit code 0. ``command`` is what a person types to run the same again.
 
     Guarantees: whatever ends the run, its queue process is gone, its checkpoint is that of a step boundary and its
     folder can be resumed.
@@ -47,19 +48,50 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals) -> int:
         run = find_run(root, config.run.resume, identity) or new_run(root, identity)
         stack.callback(run.close)
         (run / "config.yaml").write_text(resolved, encoding="utf-8")
+        parts = _assemble(config, run, source, reward, stop, stack, console)
+        if config.run.resume != "off":
+            console.print(_resumed(run, parts.boundary.step), markup=False, soft_wrap=True)
+        Session(config, run, parts, console, stop, command).live()
+    return 0
+
+
+def _assemble(
+    config: TrainConfig,
+    run: RunFolder,
+    source: PromptSource,
+    reward: Reward,
+    stop: StopSignals,
+    stack: ExitStack,
+    console: Console,
+) -> "Assembly":
+    """The parts of the run; a new run whose parts cannot be made leaves no folder."""
+    try:
         with console.status("Loading torch and the model ...") if console.is_terminal else nullcontext():
             from twinkle.loop.assembly import assemble
 
-            parts = assemble(config, run, source, reward, stop, stack)
-        Session(config, run, parts, console, stop).live()
-    return 0
+            return assemble(config, run, source, reward, stop, stack)
+    except BaseException as error:
+        if not run.resumed:
+            discard(run)
+        if isinstance(error, StopRequested):
+            console.print(f"Stopped by {error.signame} before the first step.", markup=False)
+        raise
+
+
+def _resumed(run: RunFolder, step: int) -> str:
+    if run.resumed:
+        return f"Continuing {run.path} after step {step}.\n"
+    return "Nothing to continue: no unfinished run has these settings. Starting a new one.\n"
 
 
 class Session:
     """One run while it lives."""
 
-    def __init__(self, config: TrainConfig, run: RunFolder, parts: "Assembly", console: Console, stop: StopSignals):
+    def __init__(
+        self, config: TrainConfig, run: RunFolder, parts: "Assembly", console: Console, stop: StopSignals, command: str
+    ):
         self.config, self.run, self.parts, self.console, self.stop = config, run, parts, console, stop
+        self.command = command
         self.boundary: Boundary = parts.boundary
 
     def live(self) -> None:
@@ -93,6 +125,8 @@ class Session:
         """Held-out reward before, after and every ``eval.every`` steps; never twice, so a resumed run may ask again."""
         step, every = self.boundary.step, self.config.eval.every
         if step in (0, self.config.loop.steps) or (every and step % every == 0):
+            if not step:
+                self.console.print(f"Answering {self.config.data.held_out_prompts} held-out prompts ...", style="dim")
             self.parts.records.evaluated(self.parts.evaluation.run(step))
 
     def _record(self, done: "StepDone") -> None:
@@ -124,7 +158,7 @@ class Session:
         self.console.print(
             f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; "
             f"all up to there is saved.\n"
-            f"  report    {report}\n  continue  the same command with run.resume={self.run.path}",
+            f"  report    {report}\n  continue  {self.command} run.resume={self.run.path}",
             markup=False,
             soft_wrap=True,
         )
@@ -160,6 +194,7 @@ class Session:
         kept = self.run / ("adapter" if self.config.model.lora.enabled else "model")
         seconds = time.perf_counter() - self.parts.began
         show_outcome(self.console, before, after, kept=kept, report=self.run / "report.html", seconds=seconds)
+        warn_without_signal(self.console, read_rows(self.run / "metrics.jsonl"))
 
     def _report(self) -> Path:
         from twinkle.loop.report import write_report

@@ -149,6 +149,7 @@ class Policy:
         with without_progress_bars():
             if isinstance(self.model, PeftModel):
                 self.model.save_pretrained(str(folder), save_embedding_layers=False)
+                (Path(folder) / "README.md").unlink(missing_ok=True)  # an empty form that nobody filled in
             else:
                 self.model.save_pretrained(str(folder))
                 AutoTokenizer.from_pretrained(self.folder).save_pretrained(str(folder))

@@ -6,8 +6,10 @@ fraction_correct and even_fraction; any other is named by its import path, ``mod
 
 import importlib
 import math
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 from twinkle.choices import one_of
@@ -65,7 +67,8 @@ class Reward:
             number = float(value) if isinstance(value, SupportsFloat) else math.nan
         except Exception as error:
             raise RewardError(
-                f"reward {self.name} raised {type(error).__name__}: {error}; {_sample(text, response, answer)}"
+                f"reward {self.name} raised {type(error).__name__}: {error} ({_place(error)}); "
+                f"{_sample(text, response, answer)}"
             ) from error
         if math.isfinite(number):
             return number
@@ -86,9 +89,10 @@ def resolve(name: str) -> Reward:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module_name.partition(".")[0]
         raise ConfigError(
-            f"data.reward={name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error}); "
-            "is its folder on PYTHONPATH?"
+            f"data.reward={name!r}: module {module_name!r} cannot be imported ({type(error).__name__}: {error})"
+            + ("; is its folder on PYTHONPATH?" if missing else ".")
         ) from error
     function = getattr(module, function_name, None)
     if function is None:
@@ -98,6 +102,12 @@ def resolve(name: str) -> Reward:
             f"data.reward={name!r} is a {type(function).__name__}; give a function of (prompt, response, answer)"
         )
     return Reward(name, function)
+
+
+def _place(error: Exception) -> str:
+    """File and line where an exception was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{Path(frame.filename).name}:{frame.lineno}"
 
 
 def _sample(prompt: str, response: str, answer: str) -> str:
