@@ -13,6 +13,14 @@ from twinkle.loop.plots import SMALL, png, reward_figure, small_figure, svg
 from twinkle.loop.records import read_rows
 
 SAMPLES_SHOWN = 8
+CAPTIONS = {
+    "loss": "Near zero by construction: the advantages of a group add up to zero. Its gradient is what trains.",
+    "grad_norm": "How strongly a step pulls. Zero for long: nothing is learned. Growing without end: divergence.",
+    "reward_std": "How much the samples of a step differ. Without differences there is nothing to compare.",
+    "clip_fraction": "Tokens beyond the trust bound. Always zero with one update per step (algo.updates_per_step=1).",
+    "logp_diff_max": "About 1e-5 is rounding. More would mean that sampler and trainer hold different weights.",
+    "tokens_per_s": "Sampled tokens over the time of the whole step.",
+}
 CONTENTS = {
     "adapter": "the trained LoRA adapter, in the PEFT format",
     "model": "the trained model, in the transformers format",
@@ -53,7 +61,11 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
         reward_svg=svg(curve),
         pairs=_pairs(evals),
         after_label=f"Step {evals[-1]['step']}" if evals else "",
-        small_svgs=[svg(small_figure(rows, name)) for name in SMALL if rows and name in rows[0]],
+        charts=[
+            {"svg": svg(small_figure(rows, name)), "caption": CAPTIONS[name]}
+            for name in SMALL
+            if rows and name in rows[0]
+        ],
         files=[{"name": name, "what": what} for name, what in CONTENTS.items() if (folder / name).exists()],
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         package_version=__version__,
