@@ -10,10 +10,13 @@
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
+    ├── ExtentError             a range of storage that is freed twice or is not there (ValueError)
+    ├── FieldLostError          a field whose storage died (ValueError)
     ├── ProtocolError           a message that is none of ours (ValueError)
     ├── RequestError            a request failed in a way nobody foresaw; names the exception (ValueError)
     ├── NotReadyError           get_meta reached its deadline (TimeoutError)
     ├── BackPressureError       put reached its deadline (TimeoutError)
+    ├── StorageFullError        no room for values until rows are cleared (TimeoutError)
     ├── ControllerTimeoutError  the controller did not answer in time (TimeoutError)
     └── ControllerLostError     the controller is gone (TimeoutError)
 
@@ -71,6 +74,14 @@ class ExhaustedError(TransferQueueError, ValueError):
     """A wait that can never be served: too many of the rows were consumed or dropped already."""
 
 
+class ExtentError(TransferQueueError, ValueError):
+    """A range of storage that is freed twice or that is not there."""
+
+
+class FieldLostError(TransferQueueError, ValueError):
+    """A field whose storage died."""
+
+
 class ProtocolError(TransferQueueError, ValueError):
     """A message that is not one of the queue's, or not well formed."""
 
@@ -85,6 +96,10 @@ class NotReadyError(TransferQueueError, TimeoutError):
 
 class BackPressureError(TransferQueueError, TimeoutError):
     """`put` reached its deadline while `num_global_batch` partitions were alive."""
+
+
+class StorageFullError(TransferQueueError, TimeoutError):
+    """No room for values. A `TimeoutError` as back-pressure is: nothing is wrong with them, and room comes back."""
 
 
 class ControllerTimeoutError(TransferQueueError, TimeoutError):

@@ -27,7 +27,7 @@ from transfer_queue import (
     wire,
 )
 from transfer_queue.errors import ProtocolError
-from transfer_queue.socket_directory import LONGEST, SocketDirectory, sweep
+from transfer_queue.socket_directory import LONGEST, SocketDirectory
 
 PARENT = """
 import os, sys, time
@@ -204,18 +204,17 @@ def test_orders_that_are_none_end_the_process() -> None:
     assert (run.returncode, run.stdout) == (0, b"")
 
 
-def test_folders_of_killed_controllers_are_swept_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_killed_controllers_are_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     alive, killed = SocketDirectory(), SocketDirectory()
-    os.close(killed._lock)
-    killed._lock = -1
+    killed._folder.leave()
     (tmp_path / "tq-foreign").mkdir()
 
-    assert sweep(tmp_path) == []
-    assert sweep(tmp_path, older_than_s=-1) == [killed.path]
-    alive.remove()
-    alive.remove()
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["tq-foreign"]
+    next_one = SocketDirectory()
+    assert sorted(tmp_path.iterdir()) == sorted([alive.path, next_one.path, tmp_path / "tq-foreign"])
+    for directory in (alive, alive, next_one):
+        directory.remove()
+    assert [folder.name for folder in tmp_path.iterdir()] == ["tq-foreign"]
 
 
 def test_a_deep_temporary_folder_is_not_used_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
