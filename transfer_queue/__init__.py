@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transfer_queue.errors import ExhaustedError as ExhaustedError
     from transfer_queue.errors import FieldError as FieldError
     from transfer_queue.errors import GroupError as GroupError
+    from transfer_queue.errors import JournalError as JournalError
     from transfer_queue.errors import LeaseError as LeaseError
     from transfer_queue.errors import NotReadyError as NotReadyError
     from transfer_queue.errors import ProtocolError as ProtocolError
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "BackPressureError", "ConfigurationError", "ControllerLostError", "ControllerTimeoutError", "DPGroupError",
-    "ExhaustedError", "FieldError", "GroupError", "LeaseError", "NotReadyError", "ProtocolError", "RequestError",
-    "SamplerError", "StepClearedError", "TransferQueueError",
+    "ExhaustedError", "FieldError", "GroupError", "JournalError", "LeaseError", "NotReadyError", "ProtocolError",
+    "RequestError", "SamplerError", "StepClearedError", "TransferQueueError",
 )  # fmt: skip
 _HOMES = {
     "TransferQueueClient": "client",

@@ -10,6 +10,7 @@
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
+    ├── JournalError            a journal that cannot be opened, read or written (ValueError)
     ├── ProtocolError           a message that is none of ours (ValueError)
     ├── RequestError            a request failed in a way nobody foresaw; names the exception (ValueError)
     ├── NotReadyError           get_meta reached its deadline (TimeoutError)
@@ -69,6 +70,10 @@ class StepClearedError(TransferQueueError, ValueError):
 
 class ExhaustedError(TransferQueueError, ValueError):
     """A wait that can never be served: too many of the rows were consumed or dropped already."""
+
+
+class JournalError(TransferQueueError, ValueError):
+    """A journal that cannot be opened, read or written; names the file and what the system said."""
 
 
 class ProtocolError(TransferQueueError, ValueError):
