@@ -22,12 +22,17 @@ if TYPE_CHECKING:
     from transfer_queue.errors import ExhaustedError as ExhaustedError
     from transfer_queue.errors import FieldError as FieldError
     from transfer_queue.errors import GroupError as GroupError
+    from transfer_queue.errors import JournalError as JournalError
     from transfer_queue.errors import LeaseError as LeaseError
     from transfer_queue.errors import NotReadyError as NotReadyError
     from transfer_queue.errors import ProtocolError as ProtocolError
     from transfer_queue.errors import RequestError as RequestError
     from transfer_queue.errors import SamplerError as SamplerError
     from transfer_queue.errors import StepClearedError as StepClearedError
+    from transfer_queue.errors import ExtentError as ExtentError
+    from transfer_queue.errors import FieldLostError as FieldLostError
+    from transfer_queue.errors import SamplerLostError as SamplerLostError
+    from transfer_queue.errors import StorageFullError as StorageFullError
     from transfer_queue.errors import TransferQueueError as TransferQueueError
     from transfer_queue.meta import BatchMeta as BatchMeta
     from transfer_queue.samplers import BaseSampler as BaseSampler
@@ -37,8 +42,9 @@ if TYPE_CHECKING:
 
 _ERRORS = (
     "BackPressureError", "ConfigurationError", "ControllerLostError", "ControllerTimeoutError", "DPGroupError",
-    "ExhaustedError", "FieldError", "GroupError", "LeaseError", "NotReadyError", "ProtocolError", "RequestError",
-    "SamplerError", "StepClearedError", "TransferQueueError",
+    "ExhaustedError", "ExtentError", "FieldError", "FieldLostError", "GroupError", "JournalError", "LeaseError",
+    "NotReadyError", "ProtocolError", "RequestError", "SamplerError", "SamplerLostError", "StepClearedError",
+    "StorageFullError", "TransferQueueError",
 )  # fmt: skip
 _HOMES = {
     "TransferQueueClient": "client",

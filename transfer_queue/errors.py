@@ -7,11 +7,13 @@
     ├── GroupError              rows that do not make whole groups (ValueError)
     ├── DPGroupError            ranks of one DP group that disagree (ValueError)
     ├── SamplerError            a sampler raised, answered nonsense, hung or cannot travel (ValueError)
+    ├── SamplerLostError        a registered sampler that a restarted controller cannot make again (SamplerError)
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
     ├── ExtentError             a range of storage that is freed twice or is not there (ValueError)
     ├── FieldLostError          a field whose storage died (ValueError)
+    ├── JournalError            a journal that cannot be opened, read or written (ValueError)
     ├── ProtocolError           a message that is none of ours (ValueError)
     ├── RequestError            a request failed in a way nobody foresaw; names the exception (ValueError)
     ├── NotReadyError           get_meta reached its deadline (TimeoutError)
@@ -62,6 +64,10 @@ class SamplerError(TransferQueueError, ValueError):
     """A sampler that raised, answered what it must not, ran past its deadline or cannot travel."""
 
 
+class SamplerLostError(SamplerError):
+    """A registered sampler that a restarted controller could not make again: its task refuses until it is registered."""
+
+
 class LeaseError(TransferQueueError, ValueError):
     """A lease that is over (named, with how it ended), or a live one that stands in the way."""
 
@@ -80,6 +86,10 @@ class ExtentError(TransferQueueError, ValueError):
 
 class FieldLostError(TransferQueueError, ValueError):
     """A field whose storage died."""
+
+
+class JournalError(TransferQueueError, ValueError):
+    """A journal that cannot be opened, read or written; names the file and what the system said."""
 
 
 class ProtocolError(TransferQueueError, ValueError):
