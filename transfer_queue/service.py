@@ -45,7 +45,7 @@ class Service:
         self, ledger: Ledger, registry: SamplerRegistry, send: Send, post: Post, sampler_timeout_s: float
     ) -> None:
         self.ledger, self.registry = ledger, registry
-        self.storage = MemoryStorage(ledger.shape.capacity)
+        self.storage = MemoryStorage()
         self.line = Line()
         self.producers: list[Producer] = []
         self._send, self._post, self._probed_at = send, post, ledger.clock()

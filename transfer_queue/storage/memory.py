@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from transfer_queue import wire
 from transfer_queue.errors import FieldError, ProtocolError
 from transfer_queue.ledger import Freed
+from transfer_queue.ledger.shape import ROW_BITS, first_index
 
 Cell = tuple[tuple[int, ...], bytes]
 """Shape and bytes of one value; objects have the shape ()."""
@@ -58,13 +59,9 @@ class _Kept:
 
 
 class MemoryStorage:
-    """Chunks by partition and field; a field has one dtype for the life of the controller.
+    """Chunks by partition and field; a field has one dtype for the life of the controller."""
 
-    `capacity` is the number of rows of a partition: row `index` belongs to the partition `index // capacity`.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self) -> None:
         self._partitions: dict[int, dict[str, _Kept]] = {}
         self._sizes: Counter[int] = Counter()
         self._dtypes: dict[str, str] = {}
@@ -95,20 +92,20 @@ class MemoryStorage:
         """Keep the values of these rows; the ledger has made sure that none is there already."""
         for chunk in chunks:
             self._dtypes[chunk.column.name] = chunk.column.dtype
-        serial = min(indexes) // self._capacity
-        if serial == max(indexes) // self._capacity:
+        serial = min(indexes) >> ROW_BITS
+        if serial == max(indexes) >> ROW_BITS:
             for chunk in chunks:
                 self._kept(serial, chunk.column.name).add(indexes, chunk)
                 self._sizes[serial] += len(chunk.frame)
             return
         for chunk in chunks:
             for index, cell in zip(indexes, chunk.cells(), strict=True):
-                self._kept(index // self._capacity, chunk.column.name).cells()[index] = cell
-                self._sizes[index // self._capacity] += len(cell[1])
+                self._kept(index >> ROW_BITS, chunk.column.name).cells()[index] = cell
+                self._sizes[index >> ROW_BITS] += len(cell[1])
 
     def read(self, name: str, indexes: list[int]) -> tuple[wire.Column, bytes]:
         """The values of one field of these rows, in this order."""
-        kept = self._partitions.get(indexes[0] // self._capacity, {}).get(name) if indexes else None
+        kept = self._partitions.get(indexes[0] >> ROW_BITS, {}).get(name) if indexes else None
         if kept is not None and kept.chunk is not None and kept.indexes == indexes:
             return kept.chunk.column, kept.chunk.frame
         cells = [self._cell(name, index) for index in indexes]
@@ -127,7 +124,7 @@ class MemoryStorage:
             return
         cells = self._kept(freed.serial, freed.field).cells()
         for row in freed.rows:
-            cell = cells.pop(freed.serial * self._capacity + row, None)
+            cell = cells.pop(first_index(freed.serial) + row, None)
             self._sizes[freed.serial] -= len(cell[1]) if cell is not None else 0
 
     def _kept(self, serial: int, name: str) -> _Kept:
@@ -137,7 +134,7 @@ class MemoryStorage:
         return fields[name]
 
     def _cell(self, name: str, index: int) -> Cell:
-        kept = self._partitions.get(index // self._capacity, {}).get(name)
+        kept = self._partitions.get(index >> ROW_BITS, {}).get(name)
         cell = kept.cells().get(index) if kept is not None else None
         if cell is None:
             raise FieldError(f"row {index} has no field {name!r}: it was not produced")
