@@ -24,7 +24,7 @@ DTYPES = [getattr(torch, name) for name in wire.ITEM_SIZES]
 def through_storage(data: Any, order: list[int] | None = None) -> Any:
     """Stores the rows and reads them in `order`."""
     rows, columns, frames = encode_fields(data)
-    storage = MemoryStorage(1000)
+    storage = MemoryStorage()
     raw = [bytes(frame) for frame in frames]
     storage.write(list(range(rows)), storage.split(rows, columns, raw))
     order = list(range(rows)) if order is None else order
@@ -172,7 +172,7 @@ def test_what_cannot_travel_is_named(data: Any, named: str) -> None:
 )
 def test_a_message_that_lies_about_its_values_is_refused(column: wire.Column, frame: bytes) -> None:
     with pytest.raises(ProtocolError):
-        MemoryStorage(10).split(2, [column], [frame])
+        MemoryStorage().split(2, [column], [frame])
 
 
 def test_without_torch_values_are_numpy_arrays_and_lists() -> None:

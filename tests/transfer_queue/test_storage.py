@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.errors import FieldError
 from transfer_queue.ledger.ledger import Freed
+from transfer_queue.ledger.shape import first_index
 from transfer_queue.storage.memory import MemoryStorage
 
 CAPACITY = 4
-INDEXES = range(3 * CAPACITY)
+INDEXES = [first_index(serial) + row for serial in range(3) for row in range(CAPACITY)]
 
 
 def put(storage: MemoryStorage, values: dict[int, Any]) -> None:
@@ -29,7 +30,7 @@ def read(storage: MemoryStorage, indexes: list[int]) -> list[list[int]]:
 
 @given(st.data())
 def test_what_comes_out_is_what_went_in_and_was_not_withdrawn(data: st.DataObject) -> None:
-    storage, model = MemoryStorage(CAPACITY), {}
+    storage, model = MemoryStorage(), {}
     for _ in range(data.draw(st.integers(1, 8))):
         absent = [index for index in INDEXES if index not in model]
         if absent and data.draw(st.booleans()):
@@ -45,12 +46,12 @@ def test_what_comes_out_is_what_went_in_and_was_not_withdrawn(data: st.DataObjec
             rows = None if data.draw(st.booleans()) else data.draw(st.sets(st.integers(0, CAPACITY - 1), min_size=1))
             storage.free(Freed(serial) if rows is None else Freed(serial, "x", tuple(rows)))
             for row in range(CAPACITY) if rows is None else rows:
-                model.pop(serial * CAPACITY + row, None)
+                model.pop(first_index(serial) + row, None)
         assert storage.stored_bytes == sum(8 * len(value) for value in model.values())
 
 
 def test_a_row_without_the_field_is_named() -> None:
-    storage = MemoryStorage(CAPACITY)
+    storage = MemoryStorage()
     put(storage, {0: [1], 1: [2]})
 
     with pytest.raises(FieldError, match="row 2 has no field 'x'"):

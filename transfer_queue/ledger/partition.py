@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer_queue.errors import FieldError, GroupError
+from transfer_queue.ledger.shape import first_index
 from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, Rows, View
 
 VIEWS_PER_TASK = 8
@@ -38,7 +39,7 @@ class Partition:
 
     def __init__(self, step: int, serial: int, capacity: int, group_size: int) -> None:
         self.step, self.serial, self.capacity, self.group_size = step, serial, capacity, group_size
-        self.base = serial * capacity
+        self.base = first_index(serial)
         self.exists: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
         self.fields: dict[str, NDArray[np.bool_]] = {}
         self.produced = 0
@@ -72,7 +73,7 @@ class Partition:
 
     def _number(self, slot: int) -> int:
         """A name for a group that was put without one; whoever puts that number later means this group."""
-        number = self.base // self.group_size + slot
+        number = self.base + slot
         while number in self.slot_of:
             number = -1 - number if number >= 0 else number - self.capacity
         self.slot_of[number] = slot

@@ -10,7 +10,7 @@ import numpy as np
 from transfer_queue.errors import FieldError, GroupError, StepClearedError
 from transfer_queue.ledger.lease import Part
 from transfer_queue.ledger.partition import Partition, check_group_sizes
-from transfer_queue.ledger.shape import QueueShape
+from transfer_queue.ledger.shape import ROW_BITS, ROW_MASK, QueueShape, split_index
 
 CLEARED_REMEMBERED = 65536
 
@@ -19,7 +19,7 @@ Plan = list[tuple[int, list[Hashable]]]
 
 
 class Steps:
-    """At most `num_global_batch` partitions by step; global index = serial of the partition * capacity + row."""
+    """At most `num_global_batch` partitions by step; a global index names partition and row (`shape`)."""
 
     def __init__(self, shape: QueueShape) -> None:
         self.shape = shape
@@ -62,21 +62,21 @@ class Steps:
         array = np.asarray(indexes, dtype=np.intp)
         if not len(array):
             raise FieldError("the request names no rows")
-        serials, rows = np.divmod(array, self.shape.capacity)
+        serials, rows = array >> ROW_BITS, array & ROW_MASK
         parts: list[Part] = []
         for serial in dict.fromkeys(serials.tolist()):
             chosen = rows if len(array) == 1 else rows[serials == serial]
             partition = self._by_serial.get(serial)
             if partition is None and 0 <= serial < self._next_serial:
                 raise StepClearedError(f"rows {array[serials == serial][:8].tolist()} belong to a cleared step")
-            if partition is None or not partition.exists[chosen].all():
+            if partition is None or (chosen >= partition.capacity).any() or not partition.exists[chosen].all():
                 raise FieldError(f"rows {array[serials == serial][:8].tolist()} were never put")
             parts.append((partition, chosen))
         return parts
 
     def places(self, indexes: Sequence[int]) -> tuple[list[int], list[str | int]]:
         """Step and group of each row."""
-        pairs = [divmod(index, self.shape.capacity) for index in indexes]
+        pairs = [split_index(index) for index in indexes]
         steps = [self._by_serial[serial].step for serial, _ in pairs]
         return steps, [self._by_serial[serial].name(row) for serial, row in pairs]
 

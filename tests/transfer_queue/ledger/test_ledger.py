@@ -3,6 +3,7 @@ import pytest
 from tests.transfer_queue.ledger.clock import ledger_of, want
 from transfer_queue.errors import ExhaustedError, FieldError, GroupError, LeaseError, StepClearedError
 from transfer_queue.ledger.counts import count
+from transfer_queue.ledger.shape import first_index, split_index
 
 
 def test_rows_are_taken_in_order_and_once() -> None:
@@ -390,3 +391,12 @@ def test_only_puts_and_clears_can_make_room_for_a_put_that_waits() -> None:
         versions.append(ledger.steps.version)
 
     assert versions == [0, 1, 1, 2, 3]
+
+
+def test_a_global_index_names_its_partition_in_the_queues_life_and_its_row_there() -> None:
+    ledger, _ = ledger_of(prompts=2, samples=1)
+    ledger.put_rows(2, ["x"], 4)
+    second = ledger.put_rows(2, ["x"], 9)
+
+    assert second == [first_index(1), first_index(1) + 1]
+    assert [split_index(index) for index in second] == [(1, 0), (1, 1)]

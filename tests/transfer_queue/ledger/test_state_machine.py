@@ -18,6 +18,7 @@ from transfer_queue.errors import ExhaustedError, GroupError, StepClearedError
 from transfer_queue.ledger import Ledger, QueueShape, Taken, Want
 from transfer_queue.ledger.counts import count, recount
 from transfer_queue.ledger.lease import Part
+from transfer_queue.ledger.shape import split_index
 from transfer_queue.ledger.view import FREE
 
 TASKS = st.sampled_from(["a", "b"])
@@ -62,7 +63,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert set(indexes).isdisjoint(self.model.rows)
         steps, names = self.ledger.steps.places(indexes)
         for index, where, name in zip(indexes, steps, names, strict=True):
-            serial = index // self.ledger.shape.capacity
+            serial = split_index(index)[0]
             self.model.rows[index] = Row(where, serial, (serial, str(name)), set(fields))
         assert step is None or set(steps) == {step}
         assert len(self.model.steps()) <= 2
