@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer_queue.run_folder import RunFolder, choose
+from transfer_queue.storage.run_folder import RunFolder, choose
 
 LONGEST = 100
 """Bytes that a unix socket's path may have on macOS (104), with a little room."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import mmap
 import os
 import re
@@ -63,6 +64,7 @@ class Arena:
         self._extents = Extents()
         self._bytes: dict[int, Bytes] = {}
         self._paths: dict[int, Path] = {}
+        self._locks: dict[int, int] = {}  # a descriptor of each file, locked: who can lock it knows that this owner died
         self._made = 0
         self._lock = threading.Lock()  # around extents; never held while anything is copied, made or told
         self._growing = threading.Lock()  # one segment is made at a time; taken before _lock, never after it
@@ -91,9 +93,16 @@ class Arena:
         The frames of one call lie side by side where such a place is left, each aligned. All are written or none:
         `StorageFullError` when the file system has no room for another segment.
         """
-        self._refuse_strangers()
-        sources = [np.frombuffer(frame, np.uint8) if memoryview(frame).nbytes else _NOTHING for frame in frames]
-        extents = self._room([len(source) for source in sources])
+        sources = _sources(frames)
+        return self._copy(sources, self._room([len(source) for source in sources]))
+
+    def write_if_room(self, frames: Sequence[Any]) -> list[Extent] | None:
+        """The same without growing: None, and nothing written, where the segments that are there have no room."""
+        sources = _sources(frames)
+        extents = self._place([len(source) for source in sources])
+        return None if extents is None else self._copy(sources, extents)
+
+    def _copy(self, sources: list[Bytes], extents: list[Extent]) -> list[Extent]:
         try:
             for extent, source in zip(extents, sources, strict=True):
                 if extent.size:
@@ -139,6 +148,9 @@ class Arena:
         """Drop the mappings (they end with the copies that are under way) and write no more."""
         self._pid = -1
         self._bytes, self._paths = {}, {}
+        for lock in self._locks.values():
+            os.close(lock)
+        self._locks = {}
 
     def _refuse_strangers(self) -> None:
         if not self.mine:
@@ -148,6 +160,7 @@ class Arena:
 
     def _room(self, sizes: list[int]) -> list[Extent]:
         """Places for frames of these sizes; a new segment where there are none."""
+        self._refuse_strangers()
         found = self._place(sizes)
         if found is None:
             with self._growing:
@@ -158,6 +171,7 @@ class Arena:
         return found
 
     def _place(self, sizes: list[int]) -> list[Extent] | None:
+        self._refuse_strangers()
         with self._lock:
             return self._side_by_side(sizes) or self._scattered(sizes)
 
@@ -194,8 +208,14 @@ class Arena:
         with _new_file(path) as descriptor:
             size = self._reserve(descriptor, planned, needed)
             mapped = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
-            segment = self._attach(str(path), size)
-        self._bytes[segment], self._paths[segment] = mapped, path
+            lock = os.dup(descriptor)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                segment = self._attach(str(path), size)
+            except BaseException:
+                os.close(lock)
+                raise
+        self._bytes[segment], self._paths[segment], self._locks[segment] = mapped, path, lock
         with self._lock:
             self._extents.add(segment, size)
 
@@ -254,6 +274,10 @@ def _disown_all() -> None:
 
 
 os.register_at_fork(after_in_child=_disown_all)  # a child must not write where its parent does, whatever it tries
+
+
+def _sources(frames: Sequence[Any]) -> list[Bytes]:
+    return [np.frombuffer(frame, np.uint8) if memoryview(frame).nbytes else _NOTHING for frame in frames]
 
 
 def _extent(segment: int, offset: int, size: int) -> Extent:
