@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from transfer_queue.errors import SamplerError
 from transfer_queue.ledger import Ledger, Taken
+from transfer_queue.ledger.explain import Explanation, merged
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.samplers.base import BaseSampler
-from transfer_queue.sampling import Offer, Outcome, SamplerThread
+from transfer_queue.samplers.values import ReadValues
+from transfer_queue.sampling import Answer, Offer, Outcome, SamplerThread
 from transfer_queue.waiting import Consumer, Line
 
 
 class CustomSamplers:
     """The threads of the custom samplers, and what is done with their answers.
 
-    `post` runs a function in the server's loop; `served` and `failed` end a consumer's wait; `serve` looks at
-    everybody who waits again.
+    `post` runs a function in the server's loop; `read_values` reads one field of some rows; `served` and `failed` end
+    a consumer's wait; `serve` looks at everybody who waits again.
     """
 
     def __init__(
@@ -27,12 +30,14 @@ class CustomSamplers:
         timeout_s: float,
         *,
         post: Callable[[Callable[[], None]], None],
+        read_values: ReadValues,
         served: Callable[[Consumer, Taken], None],
         failed: Callable[[Consumer, Exception], None],
         serve: Callable[[], None],
     ) -> None:
         self._ledger, self._line, self.timeout_s = ledger, line, timeout_s
         self._post, self._served, self._failed, self._serve = post, served, failed, serve
+        self._read_values = read_values
         self._threads: dict[int, SamplerThread] = {}
 
     def ask(self, consumer: Consumer, sampler: BaseSampler) -> None:
@@ -45,7 +50,7 @@ class CustomSamplers:
             return
         for partition in self._ledger.steps.in_order(consumer.want.step):
             if consumer.tried.get(partition.serial) != partition.version:
-                offer = Offer.of(partition, consumer.want, consumer.choice)
+                offer = Offer.of(partition, consumer.want, consumer.choice, sampler.value_fields, self._read_values)
                 consumer.running = True
                 thread.start(offer, self._answer_for(consumer, partition, offer, thread))
                 return
@@ -62,6 +67,18 @@ class CustomSamplers:
                 )
                 self._failed(consumer, SamplerError(text))
 
+    def explained(self, consumer: Consumer, explanation: Explanation) -> Explanation:
+        """The explanation of a wait, less the rows that a sampler does not offer, which it counts by its reasons."""
+        partitions = self._ledger.steps.in_order(consumer.want.step)
+        told = [
+            reason
+            for partition in partitions
+            if consumer.tried.get(partition.serial) == partition.version
+            for reason in consumer.withheld.get(partition.serial, ())
+        ]
+        ready = explanation.ready - sum(reason.rows for reason in told)
+        return replace(explanation, ready=ready, reasons=(*explanation.reasons, *merged(told)))
+
     def _answer_for(
         self, consumer: Consumer, partition: Partition, offer: Offer, thread: SamplerThread
     ) -> Callable[[Outcome], None]:
@@ -77,10 +94,19 @@ class CustomSamplers:
         if consumer in self._line.consumers:
             if isinstance(outcome, SamplerError):
                 self._failed(consumer, outcome)
-            elif len(outcome) < consumer.want.needed:
-                consumer.tried[partition.serial] = offer.version
             else:
-                taken = self._ledger.take_chosen(consumer.want, partition, outcome)
-                if taken is not None:
-                    self._served(consumer, taken)
+                self._carry_out(consumer, partition, offer, outcome)
         self._serve()
+
+    def _carry_out(self, consumer: Consumer, partition: Partition, offer: Offer, answer: Answer) -> None:
+        if self._ledger.steps.alive.get(partition.step) is not partition:
+            return
+        for reason, rows in answer.rejected.items():
+            self._ledger.drop_rows([partition.base + row for row in rows], reason)
+        if len(answer.chosen) < consumer.want.needed:
+            consumer.tried[partition.serial] = offer.version
+            consumer.withheld[partition.serial] = answer.withheld
+            return
+        taken = self._ledger.take_chosen(consumer.want, partition, answer.chosen)
+        if taken is not None:
+            self._served(consumer, taken)

@@ -6,8 +6,10 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from transfer_queue import wire
+from transfer_queue.columns import rows_of
 from transfer_queue.custom import CustomSamplers
 from transfer_queue.errors import (
     BackPressureError,
@@ -51,7 +53,7 @@ class Service:
         self._send, self._post, self._probed_at = send, post, ledger.clock()
         self._custom = CustomSamplers(
             ledger, self.line, sampler_timeout_s,
-            post=post, served=self._hand_over, failed=self._leave, serve=self._serve,
+            post=post, read_values=self._read_values, served=self._hand_over, failed=self._leave, serve=self._serve,
         )  # fmt: skip
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
@@ -305,6 +307,11 @@ class Service:
             "let its tasks consume it (with tasks=), or start the controller with a larger num_global_batch"
         )
 
+    def _read_values(self, field: str, indexes: list[int]) -> Sequence[Any]:
+        """One field of some rows, for samplers."""
+        column, frame = self.storage.read(field, indexes)
+        return rows_of(len(indexes), column, frame)
+
     # Replies
 
     def _rows(self, indexes: list[int], lease: int | None = None, rank: int | None = None) -> wire.Rows:
@@ -323,7 +330,7 @@ class Service:
         self._reply(caller, wire.Failure("RequestError", text, {}))
 
     def _explain(self, consumer: Consumer) -> Explanation:
-        explanation = explain(self.ledger, consumer.want)
+        explanation = self._custom.explained(consumer, explain(self.ledger, consumer.want))
         ahead = self.line.ahead_of(consumer)
         if ahead is None:
             return explanation

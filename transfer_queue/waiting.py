@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from transfer_queue import wire
 from transfer_queue.ledger import Want
+from transfer_queue.ledger.explain import Reason
 from transfer_queue.samplers.registry import Choice
 from transfer_queue.storage.memory import Chunk
 
@@ -21,7 +22,11 @@ class Caller:
 
 @dataclass(slots=True, eq=False)
 class Consumer:
-    """A `get_meta` that waits. `tried` says at which version of a partition a custom sampler found too little there."""
+    """A `get_meta` that waits.
+
+    `tried` says at which version of a partition a custom sampler found too little there, `withheld` why it offered
+    no more.
+    """
 
     caller: Caller
     want: Want
@@ -30,6 +35,7 @@ class Consumer:
     deadline: float
     running: bool = False
     tried: dict[int, int] = field(default_factory=dict)
+    withheld: dict[int, tuple[Reason, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)
