@@ -38,7 +38,10 @@ if TYPE_CHECKING:
     from transfer_queue.samplers import BaseSampler as BaseSampler
     from transfer_queue.samplers import DPSampler as DPSampler
     from transfer_queue.samplers import GRPOSampler as GRPOSampler
+    from transfer_queue.samplers import SeqlenBalancedSampler as SeqlenBalancedSampler
     from transfer_queue.samplers import SequentialSampler as SequentialSampler
+    from transfer_queue.samplers import StalenessFilter as StalenessFilter
+    from transfer_queue.samplers import Withheld as Withheld
 
 _ERRORS = (
     "BackPressureError", "ConfigurationError", "ControllerLostError", "ControllerTimeoutError", "DPGroupError",
@@ -46,11 +49,15 @@ _ERRORS = (
     "NotReadyError", "ProtocolError", "RequestError", "SamplerError", "SamplerLostError", "StepClearedError",
     "StorageFullError", "TransferQueueError",
 )  # fmt: skip
+_SAMPLERS = (
+    "BaseSampler", "DPSampler", "GRPOSampler", "SeqlenBalancedSampler", "SequentialSampler", "StalenessFilter",
+    "Withheld",
+)  # fmt: skip
 _HOMES = {
     "TransferQueueClient": "client",
     "TransferQueueController": "controller",
     "BatchMeta": "meta",
-    **dict.fromkeys(("BaseSampler", "DPSampler", "GRPOSampler", "SequentialSampler"), "samplers"),
+    **dict.fromkeys(_SAMPLERS, "samplers"),
     **dict.fromkeys(_ERRORS, "errors"),
 }
 __all__ = sorted(_HOMES)

@@ -148,6 +148,12 @@ def decode_fields(rows: int, columns: Sequence[wire.Column], frames: Sequence[An
     return {c.name: _numpy_column(rows, c, frame) for c, frame in zip(columns, frames, strict=True)}
 
 
+def rows_of(rows: int, column: wire.Column, frame: Any) -> Sequence[Any]:
+    """The values of one field row by row, without torch: an array where their shapes agree, otherwise a list."""
+    values: Sequence[Any] = _numpy_column(rows, column, frame)
+    return values
+
+
 def _stack(values: list[Any]) -> Any:
     """A list as a field of a TensorDict; `from_list` is faster but takes a list in a list for a further dimension."""
     from tensordict import NonTensorData, NonTensorStack

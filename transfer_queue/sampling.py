@@ -8,8 +8,8 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,28 @@ from numpy.typing import NDArray
 
 from transfer_queue.errors import SamplerError
 from transfer_queue.ledger import Want
+from transfer_queue.ledger.explain import Reason
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.view import FREE
-from transfer_queue.samplers.base import BaseSampler
+from transfer_queue.samplers.base import BaseSampler, Withheld
+from transfer_queue.samplers.built_in import whole_groups
 from transfer_queue.samplers.registry import Choice
+from transfer_queue.samplers.values import ReadValues, read_numbers
 
-Outcome = list[int] | SamplerError
+WITHHELD = "withheld"
+"""The code of rows that are ready but that a sampler does not offer, where it gives no reason of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a sampler chose, which rows it rejects for good, and why it offers others not (told if it chose too few)."""
+
+    chosen: list[int]
+    rejected: dict[str, list[int]]
+    withheld: tuple[Reason, ...] = ()
+
+
+Outcome = Answer | SamplerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +54,97 @@ class Offer:
     produced: NDArray[np.bool_]
     taken: NDArray[np.bool_]
     columns: dict[str, int]
+    values: dict[str, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, partition: Partition, want: Want, choice: Choice) -> Offer:
+    def of(
+        cls, partition: Partition, want: Want, choice: Choice, value_fields: tuple[str, ...], read: ReadValues
+    ) -> Offer:
         taken = partition.task(want.task).state != FREE
         columns = {field: column for column, field in enumerate(partition.fields)}
         produced = np.zeros((partition.capacity, len(columns)), dtype=np.bool_)
         for field, column in columns.items():
             produced[:, column] = partition.fields[field]
-        takeable = np.flatnonzero(partition.view(want.task, want.fields, 1).ready).tolist()
+        takeable = frozenset(np.flatnonzero(partition.view(want.task, want.fields, 1).ready).tolist())
         rows = np.flatnonzero(partition.exists).tolist()
+        values = {field: read_numbers(partition, want.task, field, read) for field in value_fields}
         size = partition.group_size
-        return cls(want, choice, size, partition.version, rows, frozenset(takeable), produced, taken, columns)
+        return cls(want, choice, size, partition.version, rows, takeable, produced, taken, columns, values)
 
-    def ask(self, sampler: BaseSampler) -> list[int]:
-        """What the sampler chooses; runs in the sampler's thread. Raises whatever the sampler raises."""
-        extra = {"get_n_samples": self.choice.whole_groups, "num_n_samples": self.group_size, **self.choice.params}
-        produced, taken = as_tensors(self.produced, self.taken)
-        fields = list(self.want.fields)
+    def ask(self, sampler: BaseSampler) -> Answer:
+        """What the sampler answers; runs in the sampler's thread. Raises whatever the sampler raises."""
+        rejected = self._rejected(sampler)
+        chosen, withheld = self._without(itertools.chain(*rejected.values()))._chosen(sampler)
+        return Answer(chosen, rejected, withheld)
+
+    def _without(self, rows: Iterable[int]) -> Offer:
+        gone, taken = list(rows), self.taken.copy()
+        taken[gone] = True
+        return replace(self, taken=taken, takeable=self.takeable.difference(gone))
+
+    def _chosen(self, sampler: BaseSampler) -> tuple[list[int], tuple[Reason, ...]]:
         most = len(self.produced) + 1
-        offered = sampler.filter_ready_indices(list(self.rows), produced, taken, fields, dict(self.columns), **extra)
+        offered = sampler.filter_ready_indices(*self._status(), **self._extra())
         ready = whole_numbers(offered, most)
-        chosen = whole_numbers(sampler.sample(list(ready), self.want.needed, **extra), most)
-        return self.checked(sampler, ready, chosen)
+        chosen = whole_numbers(sampler.sample(list(ready), self.want.needed, **self._extra()), most)
+        self.checked(sampler, ready, chosen)
+        return chosen, () if len(chosen) == self.want.needed else self._withheld(sampler, ready)
 
-    def checked(self, sampler: BaseSampler, ready: list[int], chosen: list[int]) -> list[int]:
-        """`chosen`, or a `SamplerError` that says what is wrong with it."""
+    def _status(self) -> tuple[list[int], Any, Any, list[str], dict[str, int]]:
+        produced, taken = as_tensors(self.produced, self.taken)
+        return list(self.rows), produced, taken, list(self.want.fields), dict(self.columns)
+
+    def _extra(self) -> dict[str, Any]:
+        return {
+            **self.choice.params,
+            "get_n_samples": self.choice.whole_groups,
+            "num_n_samples": self.group_size,
+            "dp_size": self.want.dp.size if self.want.dp else 1,
+            "values": dict(self.values),
+        }
+
+    def _rejected(self, sampler: BaseSampler) -> dict[str, list[int]]:
+        """The rows that the sampler wants to be gone, by reason; `SamplerError` if it may not name one of them."""
+        if type(sampler).reject is BaseSampler.reject:
+            return {}
+        named = sampler.reject(*self._status(), **self._extra())
+        rejected = {str(reason): whole_numbers(rows, len(self.produced) + 1) for reason, rows in named.items()}
+        free, seen = {row for row in self.rows if not self.taken[row]}, set()
+        for reason, rows in rejected.items():
+            for row in rows:
+                if row not in free or row in seen:
+                    what = "twice" if row in seen else "which was not put, or which the task cannot take"
+                    joint = " " if row in seen else ", "
+                    raise SamplerError(
+                        f"sampler {sampler!r} of task {self.want.task!r} rejected row {row} ({reason}){joint}{what}; "
+                        "nothing was dropped and nothing was taken"
+                    )
+                seen.add(row)
+        return {reason: rows for reason, rows in rejected.items() if rows}
+
+    def _withheld(self, sampler: BaseSampler, ready: list[int]) -> tuple[Reason, ...]:
+        """Why rows that the task could take were not offered; each is counted once."""
+        could = set(self._in_whole_groups(sorted(self.takeable)))
+        left = could.difference(self._in_whole_groups(ready))
+        reasons: list[Reason] = []
+        for code, detail, rows in self._told(sampler, sorted(left.difference(ready))):
+            counted = left.intersection(rows)
+            left -= counted
+            reasons.append(Reason(code, len(counted), detail))
+        reasons.append(Reason(WITHHELD, len(left), f"held back by sampler {sampler!r}"))
+        return tuple(reason for reason in reasons if reason.rows)
+
+    def _told(self, sampler: BaseSampler, withheld: list[int]) -> list[Withheld]:
+        return sampler.explain_withheld(withheld, **self._extra()) if withheld else []
+
+    def _in_whole_groups(self, rows: list[int]) -> list[int]:
+        return whole_groups(rows, self.group_size) if self.choice.whole_groups else rows
+
+    def checked(self, sampler: BaseSampler, ready: list[int], chosen: list[int]) -> None:
+        """`SamplerError` that says what is wrong with `chosen`, if anything is."""
         wrong = self._fault(ready, chosen)
         if wrong:
             raise SamplerError(f"sampler {sampler!r} of task {self.want.task!r} {wrong}; nothing was taken")
-        return chosen
 
     def _fault(self, ready: list[int], chosen: list[int]) -> str:
         twice = [index for index, count in Counter(chosen).items() if count > 1]

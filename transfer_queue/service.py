@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from transfer_queue import operations as op
 from transfer_queue import wire
@@ -73,7 +73,7 @@ class Service:
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
         self.room, self.line, self.deadlines = room, Line(), Deadlines()
         self.files = SegmentFiles(recorder, folder)
-        self._post, self._compactor, self._fatal = post, compactor, fatal
+        self.post, self._compactor, self._fatal = post, compactor, fatal
         self._out: list[Outgoing] = []
         self._looked_at = recorder.now()
         self._custom = CustomSamplers(self, timeout_s)
@@ -127,7 +127,7 @@ class Service:
         next_lease = self.ledger.leases.next_deadline()
         if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
             self.serve()
-        self._custom.check(now)
+        self._custom.check()
         for waiter in self.deadlines.due(now):
             self._time_out(waiter, now)
         if self.recorder.journal is not None:
@@ -305,7 +305,7 @@ class Service:
                 made = build(body.spec)
             except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
                 made = error
-            self._post(lambda: answer(made))
+            self.post(lambda: answer(made))
 
         threading.Thread(target=make, name=f"making {body.spec.path}", daemon=True).start()
 
@@ -431,6 +431,10 @@ class Service:
         elif isinstance(waiter, Recycler):
             self._try_recycler(waiter, at_least=0)
 
+    def read_values(self, field: str, indexes: list[int]) -> Sequence[Any]:
+        """One field of some rows, for samplers."""
+        return self.catalog.scalars(field, indexes)
+
     # Replies
 
     def _reply(
@@ -449,7 +453,7 @@ class Service:
 
     def explain(self, consumer: Consumer) -> Explanation:
         """Where a request that waits stands now."""
-        explanation = explain(self.ledger, consumer.want)
+        explanation = self._custom.explained(consumer, explain(self.ledger, consumer.want))
         ahead = self.line.ahead_of(consumer)
         if ahead is None:
             return explanation

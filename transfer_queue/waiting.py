@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from transfer_queue import wire
 from transfer_queue.ledger import Want
+from transfer_queue.ledger.explain import Reason
 from transfer_queue.samplers.registry import Choice
 from transfer_queue.storage.chunk import Chunk
 from transfer_queue.transport import Link
@@ -36,13 +37,18 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class Consumer(Waiter):
-    """A `get_meta` that waits. `tried` says at which version of a partition a custom sampler found too little there."""
+    """A `get_meta` that waits.
+
+    `tried` says at which version of a partition a custom sampler found too little there, `withheld` why it offered
+    no more.
+    """
 
     want: Want
     choice: Choice
     running: bool = False
     number: int = 0
     tried: dict[int, int] = field(default_factory=dict)
+    withheld: dict[int, tuple[Reason, ...]] = field(default_factory=dict)
 
 
 @dataclass(slots=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,11 +51,11 @@ def explain(ledger: Ledger, want: Want) -> Explanation:
     for partition in partitions:
         reasons += _of_partition(partition, want, unit)
     reasons += _not_put(ledger, want, partitions)
-    return Explanation(want.task, want.step, want.fields, want.needed, ready, tuple(_merged(reasons)))
+    return Explanation(want.task, want.step, want.fields, want.needed, ready, tuple(merged(reasons)))
 
 
-def _merged(reasons: list[Reason]) -> list[Reason]:
-    """The reasons that name no single lease, added up over partitions."""
+def merged(reasons: Iterable[Reason]) -> list[Reason]:
+    """Reasons of the same words, added up over partitions."""
     rows: dict[tuple[str, str], int] = {}
     for reason in reasons:
         rows[reason.code, reason.detail] = rows.get((reason.code, reason.detail), 0) + reason.rows

@@ -60,6 +60,8 @@ class SequentialSampler(BaseSampler):
 class GRPOSampler(BaseSampler):
     """Whole groups only: the `num_n_samples` rows of a prompt are taken together or not at all."""
 
+    whole_groups = True
+
     def __init__(self, num_n_samples: int) -> None:
         given: object = num_n_samples
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:

@@ -9,8 +9,10 @@ from typing import Any
 from transfer_queue.errors import DPGroupError, GroupError
 from transfer_queue.ledger.request import DP_KEYS, DPPlace, dp_place, refuse_unknown
 from transfer_queue.ledger.shape import QueueShape
+from transfer_queue.samplers.balanced import SeqlenBalancedSampler
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.built_in import DPSampler, GRPOSampler, SequentialSampler
+from transfer_queue.samplers.staleness import StalenessFilter
 
 BUILT_IN = (SequentialSampler, GRPOSampler, DPSampler)
 
@@ -41,17 +43,25 @@ class SamplerRegistry:
         A `DPSampler` changes no selection: it gives `client` (None: every caller) its default DP parameters. Further
         ranks of the same size may register, another size is a `DPGroupError`.
         """
-        if isinstance(sampler, GRPOSampler) and sampler.num_n_samples != self.shape.num_n_samples:
-            raise GroupError(
-                f"{sampler!r} does not fit a controller with num_n_samples={self.shape.num_n_samples}: "
-                f"a group is the {self.shape.num_n_samples} rows of one prompt"
-            )
+        self._check_group_size(sampler)
         if type(sampler) is DPSampler:
             self._register_rank(sampler, task, client)
         elif task is None:
             self._default = sampler
         else:
             self._tasks[task] = sampler
+
+    def _check_group_size(self, sampler: BaseSampler) -> None:
+        inner = sampler
+        while isinstance(inner, StalenessFilter):
+            inner = inner.inner
+        if not isinstance(inner, GRPOSampler | SeqlenBalancedSampler) or not inner.whole_groups:
+            return
+        if inner.num_n_samples != self.shape.num_n_samples:
+            raise GroupError(
+                f"{sampler!r} does not fit a controller with num_n_samples={self.shape.num_n_samples}: "
+                f"a group is the {self.shape.num_n_samples} rows of one prompt"
+            )
 
     def _register_rank(self, sampler: DPSampler, task: str | None, client: str | None) -> None:
         for (other, _), known in self._ranks.items():
@@ -76,7 +86,7 @@ class SamplerRegistry:
         dp = dp_place(given)
         default = self._rank_of(task, client) if params is None else None
         rest = {key: value for key, value in given.items() if key not in DP_KEYS}
-        whole = get_n_samples or type(sampler) is GRPOSampler
+        whole = get_n_samples or sampler.whole_groups
         return Choice(whole, dp, default, custom, rest)
 
     def _rank_of(self, task: str, client: str) -> DPSampler | None:
