@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
@@ -250,7 +250,7 @@ class TransferQueueClient:
         """Send one message of `wire` that waits for no rows, and give its reply; `what` names it in errors."""
 
         def steps() -> Steps[Any]:
-            reply, _ = yield self._ask(expected, body, what)
+            reply, _ = yield self._ask(cast(type[wire.ReplyBody], expected), body, what)
             return reply
 
         reply: ReplyT = self.carry_out(steps())

@@ -126,6 +126,6 @@ class CustomSamplers:
             consumer.tried[partition.serial] = offer.version
             consumer.withheld[partition.serial] = answer.withheld
             return
-        rows = recorder.do(consumer.caller, op.Choose(consumer.want, partition.step, answer.chosen))
-        if rows is not None:
-            self._service.hand_over(consumer, cast(wire.Rows, rows))
+        taken = recorder.do(consumer.caller, op.Choose(consumer.want, partition.step, answer.chosen))
+        if taken is not None:
+            self._service.hand_over(consumer, cast(wire.Rows, taken))

@@ -49,7 +49,7 @@ def blocking(call: Callable[Concatenate[ClientT, P], Steps[ResultT]]) -> Callabl
     """The call as a method that returns when it is done."""
 
     @functools.wraps(call)
-    def method(self: ClientT, *args: P.args, **kwargs: P.kwargs) -> ResultT:
+    def method(self: ClientT, /, *args: P.args, **kwargs: P.kwargs) -> ResultT:
         return self.carry_out(call(self, *args, **kwargs))
 
     return method
@@ -61,7 +61,7 @@ def awaiting(
     """The call as a coroutine; cancelling it closes its connection."""
 
     @functools.wraps(call)
-    async def method(self: ClientT, *args: P.args, **kwargs: P.kwargs) -> ResultT:
+    async def method(self: ClientT, /, *args: P.args, **kwargs: P.kwargs) -> ResultT:
         return await self.carry_out_async(call(self, *args, **kwargs))
 
     return method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +34,7 @@ from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.statistics import gather
 from transfer_queue.storage.chunk import split
-from transfer_queue.transport import Link
+from transfer_queue.transport.link import Link
 from transfer_queue.waiting import Caller, Consumer, Deadlines, Line, Producer, Recycler, Waiter
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ class Service:
 
     # What the transport calls
 
-    def received(self, link: Link, parts: Sequence[bytes]) -> None:
+    def received(self, link: Link, parts: list[wire.Frame]) -> None:
         """Carry out one request, or let it wait."""
         caller = Caller(link, 0, "")
         try:
@@ -232,7 +233,7 @@ class Service:
             frames = wire.joined([here for _, here, _ in found])
             self._reply(caller, wire.Values(columns), frames)
         else:
-            read = self.catalog.segments.begin_read(caller.link)
+            read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
             parts = [here if places is None else places for _, here, places in found]
             inline = [found[i][1] for i in placed]
             self._reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
@@ -241,9 +242,8 @@ class Service:
             self.serve()
 
     def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[bytes]) -> None:
-        if self.catalog.segments.reads.get(body.read) is caller.link:
-            self.catalog.segments.end_read(body.read)
-            self._serve_recyclers()
+        self.catalog.segments.end_read(body.read)
+        self._serve_recyclers()
 
     def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[bytes]) -> None:
         self.files.check(body.path, body.size)

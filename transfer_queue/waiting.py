@@ -12,7 +12,7 @@ from transfer_queue.ledger import Want
 from transfer_queue.ledger.explain import Reason
 from transfer_queue.samplers.registry import Choice
 from transfer_queue.storage.chunk import Chunk
-from transfer_queue.transport import Link
+from transfer_queue.transport.link import Link
 
 
 @dataclass(slots=True, eq=False)

@@ -207,7 +207,7 @@ class Values(msgspec.Struct, tag="values", array_like=True, frozen=True):
 
     columns: list[Column]
     placed: list[int] = []
-    read: int | None = None
+    read: int = -1
 
 
 class Attached(msgspec.Struct, tag="attached", array_like=True, frozen=True):

@@ -33,7 +33,7 @@ class Segments:
 
     def __init__(self) -> None:
         self.known: dict[int, Segment] = {}
-        self.reads: OrderedDict[int, object] = OrderedDict()
+        self.reads: OrderedDict[int, tuple[object, int]] = OrderedDict()
         self._held: deque[tuple[int, Range]] = deque()
         self.next_segment, self._next_read = 0, 0
 
@@ -68,16 +68,21 @@ class Segments:
             else:
                 segment.free.append(where[1:])
 
-    def begin_read(self, reader: object) -> int:
-        """Somebody begins to copy; the number to end it with."""
+    def begin_read(self, reader: object, secret: int) -> int:
+        """Somebody begins to copy; the token to end it with, which nobody else can guess (`secret` has 31 bits)."""
         number = self._next_read
         self._next_read += 1
-        self.reads[number] = reader
-        return number
+        self.reads[number] = (reader, secret)
+        return number << 31 | secret
 
-    def end_read(self, number: int) -> None:
-        """The copy is made, or its reader is gone."""
-        self.reads.pop(number, None)
+    def end_read(self, token: int) -> None:
+        """The copy is made; a token of no read is passed over."""
+        number, secret = token >> 31, token & 0x7FFFFFFF
+        if number in self.reads and self.reads[number][1] == secret:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        del self.reads[number]
         oldest = next(iter(self.reads), self._next_read)
         while self._held and self._held[0][0] <= oldest:
             _, (number, offset, size) = self._held.popleft()
@@ -86,8 +91,8 @@ class Segments:
 
     def end_reads_of(self, reader: object) -> None:
         """Whoever read is gone."""
-        for number in [number for number, who in self.reads.items() if who is reader]:
-            self.end_read(number)
+        for number in [number for number, (who, _) in self.reads.items() if who is reader]:
+            self._end(number)
 
     def reusable(self, numbers: Sequence[int]) -> list[Range]:
         """What of these segments may be written again and was not given out yet; neighbours as one range."""
