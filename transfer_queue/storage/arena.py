@@ -238,9 +238,9 @@ class Arena:
         room = os.statvfs(self._folder)
         free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
         message = (
-            f"{self._folder} has no room for {needed} bytes more: {free} of {total} bytes are free, and this client's "
-            f"{self.size} bytes hold values. Clear or consume steps, keep fewer of them, or set queue.shm_dir to a "
-            "larger file system"
+            f"{self._folder} has no room for {needed} bytes more: {free} of {total} bytes are free, and {self.used} of "
+            f"this client's {self.size} bytes hold values. Clear or consume steps, keep fewer of them, or set "
+            "queue.shm_dir to a larger file system"
         )
         return message, {"needed": needed, "free": free, "total": total, "folder": str(self._folder)}
 
