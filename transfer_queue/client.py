@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import zmq
-
 from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import Connection
@@ -19,6 +17,7 @@ from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
 from transfer_queue.samplers.travel import SamplerLike, spec_of
+from transfer_queue.transport.address import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,17 +37,11 @@ class TransferQueueClient:
 
     def __init__(self, client_id: str, controller_info: Mapping[str, Any], *, call_timeout_s: float = 60.0) -> None:
         name: object = client_id
-        info: object = controller_info
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"client_id must be a name, not {client_id!r}")
-        endpoint = info.get("endpoint") if isinstance(info, Mapping) else None
-        if not isinstance(endpoint, str):
-            raise ConfigurationError(
-                f"controller_info={controller_info!r} is not what controller.get_info() returns (with Ray: "
-                "ray.get(controller.get_info.remote()))"
-            )
+        address_of(controller_info)  # what is wrong with it is said here, not by the first call
         self.client_id = client_id
-        self._endpoint = endpoint
+        self._info = dict(controller_info)
         self._call_timeout_s = call_timeout_s
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
@@ -196,7 +189,7 @@ class TransferQueueClient:
 
     def _call(
         self, expected: type[ReplyT], body: wire.Body, frames: Sequence[Any], timeout_s: float, waits: Callable[[], str]
-    ) -> tuple[ReplyT, list[bytes]]:
+    ) -> tuple[ReplyT, list[wire.Frame]]:
         connection = self._take()
         try:
             reply, values = connection.call(self.client_id, body, frames, timeout_s + GRACE_S, waits)
@@ -220,7 +213,7 @@ class TransferQueueClient:
                 raise ConfigurationError(f"client {self.client_id!r} is closed: make a new TransferQueueClient")
             if self._idle:
                 return self._idle.pop()
-        return Connection(zmq.Context.instance(), self._endpoint)
+        return Connection(self._info)
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:

@@ -10,19 +10,22 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import signal
 import sys
+import time
 from typing import Any
 
 import msgspec
 
 from transfer_queue.errors import TransferQueueError
-from transfer_queue.ledger import QueueShape
+from transfer_queue.ledger import Ledger, QueueShape
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.server import Server
+from transfer_queue.service import Service
 from transfer_queue.socket_directory import SocketDirectory
+from transfer_queue.transport.descriptors import Descriptors, raise_limit
+from transfer_queue.transport.unix import UnixListener
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -44,10 +47,19 @@ def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) 
     return registry
 
 
+def server_of(
+    shape: QueueShape, registry: SamplerRegistry, directory: SocketDirectory, sampler_timeout_s: float
+) -> Server[Service]:
+    """A server for a new queue, that listens in this folder."""
+    ledger = Ledger(shape, time.monotonic)
+    listener = UnixListener(directory.socket, Descriptors())
+    return Server(lambda post: Service(ledger, registry, post, sampler_timeout_s), [listener])
+
+
 def main() -> int:
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _allow_many_clients()
+    raise_limit()
     orders = msgspec.json.decode(_first_line(), type=Orders)
     try:
         default = build(orders.sampler) if orders.sampler is not None else None
@@ -58,7 +70,7 @@ def main() -> int:
         return 2
     directory = SocketDirectory()
     try:
-        server = Server(orders.shape, registry, directory.endpoint, sampler_timeout_s=orders.sampler_timeout_s)
+        server = server_of(orders.shape, registry, directory, orders.sampler_timeout_s)
         signal.signal(signal.SIGTERM, lambda *_: server.stop())
         _answer({"endpoint": directory.endpoint, "pid": os.getpid(), "directory": str(directory.path)})
         gc.collect()
@@ -85,14 +97,6 @@ def _answer(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a sampler's print must not fill the parent's pipe
-
-
-def _allow_many_clients() -> None:
-    """Every connection is a file descriptor, and libzmq aborts the process when there are none left."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from typing import Any
 
 from transfer_queue.errors import ConfigurationError
 from transfer_queue.ledger import QueueShape
-from transfer_queue.process import registry_of
+from transfer_queue.process import registry_of, server_of
 from transfer_queue.samplers.travel import SamplerLike, instance_of
-from transfer_queue.server import Server
 from transfer_queue.socket_directory import SocketDirectory
+from transfer_queue.transport.descriptors import raise_limit
 
 
 class ControllerActor:
@@ -28,8 +28,9 @@ class ControllerActor:
     ) -> None:
         default = instance_of(sampler) if sampler is not None else None
         registry = registry_of(shape, default, {task: instance_of(each) for task, each in task_samplers.items()})
+        raise_limit()
         self._directory = SocketDirectory()
-        self._server = Server(shape, registry, self._directory.endpoint, sampler_timeout_s=sampler_timeout_s)
+        self._server = server_of(shape, registry, self._directory, sampler_timeout_s)
         self._thread = threading.Thread(target=self._server.run, name="transfer queue", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
@@ -41,7 +42,7 @@ class ControllerActor:
     def register_sampler(self, task_name: str, sampler: SamplerLike) -> None:
         """Let `sampler` serve the task; a `DPSampler` gives every caller of the task its default DP parameters."""
         made = instance_of(sampler)
-        self._server.submit(lambda: self._server.service.register_sampler(made, task_name, None)).result()
+        self._server.submit(lambda: self._server.receiver.register_sampler(made, task_name, None)).result()
 
     def stop(self) -> None:
         """End the server and remove its socket; may be called twice."""

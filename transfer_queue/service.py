@@ -25,30 +25,21 @@ from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import build
 from transfer_queue.statistics import gather
 from transfer_queue.storage.memory import MemoryStorage
+from transfer_queue.transport.link import Link, Post
 from transfer_queue.waiting import Caller, Consumer, Line, Producer
 
 log = logging.getLogger(__name__)
-
-Send = Callable[[Caller, wire.ReplyBody, Sequence[wire.Frame]], bool]
-"""Sends a reply; False if the caller is gone."""
-Post = Callable[[Callable[[], None]], None]
-"""Runs a function in the server's loop; may be called from any thread."""
-
-PROBE_S = 1.0
-"""How soon the wait of a caller that died is forgotten."""
 
 
 class Service:
     """One queue without its socket. Whatever goes wrong in a request is that caller's reply and nobody else's."""
 
-    def __init__(
-        self, ledger: Ledger, registry: SamplerRegistry, send: Send, post: Post, sampler_timeout_s: float
-    ) -> None:
+    def __init__(self, ledger: Ledger, registry: SamplerRegistry, post: Post, sampler_timeout_s: float) -> None:
         self.ledger, self.registry = ledger, registry
         self.storage = MemoryStorage(ledger.shape.capacity)
         self.line = Line()
         self.producers: list[Producer] = []
-        self._send, self._post, self._probed_at = send, post, ledger.clock()
+        self._post = post
         self._custom = CustomSamplers(
             ledger, self.line, sampler_timeout_s,
             post=post, served=self._hand_over, failed=self._leave, serve=self._serve,
@@ -67,22 +58,20 @@ class Service:
             wire.RegisterSampler: self._register,
         }
 
-    def handle(self, identity: bytes, frames: Sequence[bytes]) -> None:
+    def received(self, link: Link, parts: list[wire.Frame]) -> None:
         """Carry out one request, or let it wait."""
-        caller = Caller(identity, 0, "")
+        caller = Caller(link, 0, "")
         try:
-            if not frames:
-                raise ProtocolError("an empty message")
-            request = wire.decode_request(frames[0])
-            caller = Caller(identity, request.sequence, request.client)
-            self._handlers[type(request.body)](caller, request.body, frames[1:])
+            request = wire.decode_request(parts[0])
+            caller = Caller(link, request.sequence, request.client)
+            self._handlers[type(request.body)](caller, request.body, parts[1:])
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
             self._fail(caller, error)
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
         now = self.ledger.clock()
-        if self.ledger.expire() | self._forget_the_dead(now):
+        if self.ledger.expire():
             self._serve()
         self._custom.check(now)
         late = [consumer for consumer in self.line.consumers if consumer.deadline <= now]
@@ -94,20 +83,14 @@ class Service:
         if late:
             self._serve()
 
-    def _forget_the_dead(self, now: float) -> bool:
-        """Once a second, end the waits of callers that are gone: nobody shall wait behind them. True if there were."""
-        if now - self._probed_at < PROBE_S:
-            return False
-        self._probed_at = now
-        consumers = [each for each in self.line.consumers if not self._alive(each.caller)]
-        producers = [each for each in self.producers if not self._alive(each.caller)]
-        self.line.consumers = [each for each in self.line.consumers if each not in consumers]
-        self.producers = [each for each in self.producers if each not in producers]
-        return bool(consumers or producers)
+    def gone(self, link: Link) -> None:
+        """End the waits of a caller that is gone: nobody shall wait behind them."""
+        self.line.consumers = [each for each in self.line.consumers if each.caller.link is not link]
+        self.producers = [each for each in self.producers if each.caller.link is not link]
+        self._serve()
 
-    def _alive(self, caller: Caller) -> bool:
-        """Whether the caller's connection stands: a client passes over a reply to no request of its own."""
-        return self._send(replace(caller, sequence=wire.NO_REQUEST), wire.Done(), ())
+    def settle(self) -> None:
+        """Nothing is held back until here: each reply leaves with its request."""
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, or None."""
@@ -126,7 +109,7 @@ class Service:
 
     # Requests
 
-    def _put(self, caller: Caller, put: wire.Put, frames: Sequence[bytes]) -> None:
+    def _put(self, caller: Caller, put: wire.Put, frames: Sequence[wire.Frame]) -> None:
         if put.rows < 1 or not put.columns:
             raise FieldError("put brings no rows or no fields")
         if put.indexes and len(put.indexes) != put.rows:
@@ -147,7 +130,7 @@ class Service:
             self.producers.append(producer)
         self._serve()
 
-    def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[bytes]) -> None:
+    def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:
@@ -163,45 +146,45 @@ class Service:
         self.line.consumers.append(consumer)
         self._serve()
 
-    def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[bytes]) -> None:
+    def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[wire.Frame]) -> None:
         self.ledger.steps.locate(body.indexes)
         read = [self.storage.read(field, body.indexes) for field in body.fields]
         self._reply(caller, wire.Values([column for column, _ in read]), wire.joined([frame for _, frame in read]))
         self.ledger.read(body.indexes)
         self._serve()
 
-    def _ack(self, caller: Caller, body: wire.Ack, _: Sequence[bytes]) -> None:
+    def _ack(self, caller: Caller, body: wire.Ack, _: Sequence[wire.Frame]) -> None:
         self.ledger.ack(body.lease, body.dp_rank)
         self._reply(caller, wire.Done())
         self._serve()
 
-    def _release(self, caller: Caller, body: wire.Release, _: Sequence[bytes]) -> None:
+    def _release(self, caller: Caller, body: wire.Release, _: Sequence[wire.Frame]) -> None:
         self.ledger.release(body.lease)
         self._reply(caller, wire.Done())
         self._serve()
 
-    def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[bytes]) -> None:
+    def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
         self.ledger.extend(body.lease, body.seconds)
         self._reply(caller, wire.Done())
 
-    def _drop(self, caller: Caller, body: wire.Drop, _: Sequence[bytes]) -> None:
+    def _drop(self, caller: Caller, body: wire.Drop, _: Sequence[wire.Frame]) -> None:
         self.ledger.drop(body.lease, body.reason)
         self._reply(caller, wire.Done())
         self._serve()
 
-    def _clear(self, caller: Caller, body: wire.Clear, _: Sequence[bytes]) -> None:
+    def _clear(self, caller: Caller, body: wire.Clear, _: Sequence[wire.Frame]) -> None:
         changed = self.ledger.clear(body.step, force=body.force)
         self._reply(caller, wire.Done(changed))
         self._serve()
 
-    def _why(self, caller: Caller, body: wire.Why, _: Sequence[bytes]) -> None:
+    def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, wire.Explained(self.why(body.task)))
 
-    def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[bytes]) -> None:
+    def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, self.stats())
 
-    def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[bytes]) -> None:
+    def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[wire.Frame]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
 
         def answer(made: BaseSampler | Exception) -> None:
@@ -312,7 +295,10 @@ class Service:
         return wire.Rows(indexes, steps, labels, lease, rank)
 
     def _reply(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[wire.Frame] = ()) -> bool:
-        return self._send(caller, body, frames)
+        try:
+            return caller.link.send([wire.encode(wire.Reply(caller.sequence, body)), *frames])
+        except ProtocolError as error:  # more values than go into one message
+            return self._reply(caller, wire.Failure(ProtocolError.__name__, str(error), {}))
 
     def _fail(self, caller: Caller, error: Exception) -> None:
         if isinstance(error, TransferQueueError):

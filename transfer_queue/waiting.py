@@ -8,13 +8,14 @@ from transfer_queue import wire
 from transfer_queue.ledger import Want
 from transfer_queue.samplers.registry import Choice
 from transfer_queue.storage.memory import Chunk
+from transfer_queue.transport.link import Link
 
 
 @dataclass(slots=True, eq=False)
 class Caller:
     """Where a reply goes: the connection, and the sequence number that it must bear."""
 
-    identity: bytes
+    link: Link
     sequence: int
     client: str
 

@@ -115,16 +115,16 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
 Body = Put | GetMeta | GetData | Ack | Release | Extend | Drop | Clear | Why | GetStats | RegisterSampler
 
 
-NO_REQUEST = -1
-"""The sequence number of a reply that answers nothing: sent to see whether a connection stands."""
-
-
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """`sequence` grows with each request of a connection; the reply bears the same."""
+    """`sequence` grows with each request of a session; the reply bears the same.
+
+    A request that is sent again, after a reply was lost with its connection, has the same session and sequence.
+    """
 
     sequence: int
     client: str
     body: Body
+    session: int = 0
 
 
 class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
@@ -199,7 +199,7 @@ _replies = msgspec.msgpack.Decoder(Reply)
 encode = _encoder.encode
 
 
-def decode_request(frame: bytes) -> Request:
+def decode_request(frame: Frame) -> Request:
     """The request in a header frame; `ProtocolError` if it is none."""
     try:
         return _requests.decode(frame)
@@ -207,7 +207,7 @@ def decode_request(frame: bytes) -> Request:
         raise ProtocolError(f"a message of {len(frame)} bytes is no request of this version: {error}") from error
 
 
-def decode_reply(frame: bytes) -> Reply:
+def decode_reply(frame: Frame) -> Reply:
     """The reply in a header frame; `ProtocolError` if it is none."""
     try:
         return _replies.decode(frame)
@@ -222,7 +222,7 @@ def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
     return frames
 
 
-def separate(rows: int, columns: Sequence[Column], frames: Sequence[bytes]) -> Sequence[bytes]:
+def separate(rows: int, columns: Sequence[Column], frames: Sequence[Frame]) -> Sequence[Frame]:
     """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
     if len(frames) == 1 and len(columns) > 1:
         sizes = [sum(row_sizes(column, rows)) for column in columns]

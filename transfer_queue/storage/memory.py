@@ -23,7 +23,7 @@ class Chunk:
     """The values of one field in one put: `frame` holds them row after row, of `sizes` bytes each."""
 
     column: wire.Column
-    frame: bytes
+    frame: wire.Frame
     sizes: list[int]
 
     def cells(self) -> Iterator[Cell]:
@@ -32,7 +32,7 @@ class Chunk:
         shapes = shapes * len(self.sizes) if len(shapes) == 1 else shapes
         start = 0
         for shape, size in zip(shapes, self.sizes, strict=True):
-            yield shape, self.frame[start : start + size]
+            yield shape, bytes(self.frame[start : start + size])
             start += size
 
 
@@ -74,7 +74,7 @@ class MemoryStorage:
         """Bytes of all values."""
         return self._sizes.total()
 
-    def split(self, rows: int, columns: Sequence[wire.Column], frames: Sequence[bytes]) -> list[Chunk]:
+    def split(self, rows: int, columns: Sequence[wire.Column], frames: Sequence[wire.Frame]) -> list[Chunk]:
         """The chunk of each column; an error, and nothing stored, if frames do not fit or a field changes its dtype."""
         if len({column.name for column in columns}) != len(columns):
             raise ProtocolError("a field is named twice in one put")
@@ -106,7 +106,7 @@ class MemoryStorage:
                 self._kept(index // self._capacity, chunk.column.name).cells()[index] = cell
                 self._sizes[index // self._capacity] += len(cell[1])
 
-    def read(self, name: str, indexes: list[int]) -> tuple[wire.Column, bytes]:
+    def read(self, name: str, indexes: list[int]) -> tuple[wire.Column, wire.Frame]:
         """The values of one field of these rows, in this order."""
         kept = self._partitions.get(indexes[0] // self._capacity, {}).get(name) if indexes else None
         if kept is not None and kept.chunk is not None and kept.indexes == indexes:
@@ -144,7 +144,7 @@ class MemoryStorage:
         return cell
 
 
-def _chunk(rows: int, column: wire.Column, frame: bytes) -> Chunk:
+def _chunk(rows: int, column: wire.Column, frame: wire.Frame) -> Chunk:
     sizes = wire.row_sizes(column, rows)
     if sum(sizes) != len(frame):
         raise ProtocolError(f"field {column.name!r} says {sum(sizes)} bytes but brings {len(frame)}")
