@@ -22,6 +22,7 @@ from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 from transfer_queue.storage.base import MemoryPlane, Plane
+from transfer_queue.transport.address import address_of
 
 GRACE_S = 5.0
 """How much longer than the controller the client waits: the controller's own error says more."""
@@ -39,15 +40,9 @@ class TransferQueueClient:
 
     def __init__(self, client_id: str, controller_info: Mapping[str, Any], *, call_timeout_s: float = 60.0) -> None:
         name: object = client_id
-        info: object = controller_info
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"client_id must be a name, not {client_id!r}")
-        if not isinstance(info, Mapping) or not isinstance(info.get("endpoint"), str):
-            shown = sorted(info) if isinstance(info, Mapping) else info
-            raise ConfigurationError(
-                f"controller_info={shown!r} is not what controller.get_info() returns (with Ray: "
-                "ray.get(controller.get_info.remote()))"
-            )
+        address_of(controller_info)  # what is wrong with it is said here, not by the first call
         self.client_id = client_id
         self._info = dict(controller_info)
         self._call_timeout_s = call_timeout_s

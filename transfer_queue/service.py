@@ -181,7 +181,7 @@ class Service:
 
     # Requests
 
-    def _put(self, caller: Caller, put: wire.Put, frames: Sequence[bytes]) -> None:
+    def _put(self, caller: Caller, put: wire.Put, frames: Sequence[wire.Frame]) -> None:
         if put.rows < 1 or not put.columns:
             raise FieldError("put brings no rows or no fields")
         if put.indexes and len(put.indexes) != put.rows:
@@ -203,7 +203,7 @@ class Service:
             self.room.wait(producer)
             self.deadlines.add(producer)
 
-    def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[bytes]) -> None:
+    def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:
@@ -222,7 +222,7 @@ class Service:
             self.deadlines.add(consumer)
         self.serve()
 
-    def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[bytes]) -> None:
+    def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[wire.Frame]) -> None:
         if not body.fields:
             raise FieldError("get_data names no fields")
         self.ledger.steps.locate(body.indexes)
@@ -241,19 +241,19 @@ class Service:
             self.recorder.do(None, op.Read(body.indexes))
             self.serve()
 
-    def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[bytes]) -> None:
+    def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[wire.Frame]) -> None:
         self.catalog.segments.end_read(body.read)
         self._serve_recyclers()
 
-    def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[bytes]) -> None:
+    def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
         self.files.check(body.path, body.size)
         self._reply(caller, self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session)))
 
-    def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[bytes]) -> None:
+    def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
         self.files.sweep()
 
-    def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[bytes]) -> None:
+    def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
         check_seconds("timeout_s", body.timeout_s)
         now = self.recorder.now()
         waiter = Recycler(caller, now, now + body.timeout_s, body.segments)
@@ -261,33 +261,33 @@ class Service:
             self.room.recyclers.append(waiter)
             self.deadlines.add(waiter)
 
-    def _locate(self, caller: Caller, body: wire.Locate, _: Sequence[bytes]) -> None:
+    def _locate(self, caller: Caller, body: wire.Locate, _: Sequence[wire.Frame]) -> None:
         known = self.catalog.segments.known
         self._reply(caller, wire.Located([known[number].path if number in known else "" for number in body.segments]))
 
-    def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[bytes]) -> None:
+    def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[wire.Frame]) -> None:
         dead = self.files.missing(body.segments)
         if dead:
             self.recorder.do(None, op.Lose(dead))
         self._reply(caller, wire.Done(bool(dead)))
         self.serve()
 
-    def _change(self, caller: Caller, body: op.Operation, _: Sequence[bytes]) -> None:
+    def _change(self, caller: Caller, body: op.Operation, _: Sequence[wire.Frame]) -> None:
         """An operation that the caller asks for as it is."""
         self._reply(caller, self.recorder.do(caller, body))
         self.serve()
 
-    def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[bytes]) -> None:
+    def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
         self._reply(caller, self.recorder.do(caller, body))
 
-    def _why(self, caller: Caller, body: wire.Why, _: Sequence[bytes]) -> None:
+    def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, wire.Explained(self.why(body.task)))
 
-    def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[bytes]) -> None:
+    def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, self.stats())
 
-    def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[bytes]) -> None:
+    def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[wire.Frame]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
 
         def answer(made: BaseSampler | Exception) -> None:

@@ -57,7 +57,7 @@ class Producer(Waiter):
 
     put: wire.Put
     chunks: list[Chunk]
-    frames: list[bytes]
+    frames: list[wire.Frame]
     size: int
 
 

@@ -172,10 +172,6 @@ Body = (
 )  # fmt: skip
 
 
-NO_REQUEST = -1
-"""The sequence number of a reply that answers nothing: sent to see whether a connection stands."""
-
-
 class Request(msgspec.Struct, array_like=True, frozen=True):
     """`sequence` grows with each request of a session, which may outlive its connection; the reply bears the same.
 
@@ -291,7 +287,7 @@ _replies = msgspec.msgpack.Decoder(Reply)
 encode = _encoder.encode
 
 
-def decode_request(frame: bytes) -> Request:
+def decode_request(frame: Frame) -> Request:
     """The request in a header frame; `ProtocolError` if it is none."""
     try:
         return _requests.decode(frame)
@@ -299,7 +295,7 @@ def decode_request(frame: bytes) -> Request:
         raise ProtocolError(f"a message of {len(frame)} bytes is no request of this version: {error}") from error
 
 
-def decode_reply(frame: bytes) -> Reply:
+def decode_reply(frame: Frame) -> Reply:
     """The reply in a header frame; `ProtocolError` if it is none."""
     try:
         return _replies.decode(frame)
@@ -314,7 +310,7 @@ def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
     return frames
 
 
-def separate(rows: int, columns: Sequence[Column], frames: Sequence[bytes]) -> Sequence[bytes]:
+def separate(rows: int, columns: Sequence[Column], frames: Sequence[Frame]) -> Sequence[Frame]:
     """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
     if len(frames) == 1 and len(columns) > 1:
         sizes = [sum(row_sizes(column, rows)) for column in columns]

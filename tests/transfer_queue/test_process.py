@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import zmq
 
 from tests.transfer_queue import samplers_for_tests as made
 from tests.transfer_queue.test_client import Connect, Start, in_background, wait_for_waiting
@@ -27,7 +26,8 @@ from transfer_queue import (
     wire,
 )
 from transfer_queue.errors import ProtocolError
-from transfer_queue.socket_directory import LONGEST, SocketDirectory
+from transfer_queue.home import LONGEST, Home
+from transfer_queue.transport.channel import UnixChannel, unix_socket
 
 PARENT = """
 import os, sys, time
@@ -51,10 +51,10 @@ def gone(pid: int, folder: str, within_s: float = 5.0) -> bool:
 def test_a_controller_is_a_process_with_a_private_folder_and_both_end_with_it() -> None:
     with TransferQueueController.start(global_batch_size=1) as controller:
         endpoint = controller.get_info()["endpoint"]
-        folder = Path(endpoint.removeprefix("ipc://")).parent
+        folder = Path(endpoint.removeprefix("unix://")).parent
 
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(endpoint) - len("ipc://") <= LONGEST
+        assert len(endpoint) - len("unix://") <= LONGEST
         assert controller.get_info()["pid"] == controller.pid != os.getpid()
     assert gone(controller.pid, str(folder), 0.1)
 
@@ -175,17 +175,16 @@ def test_bad_arguments_raise_in_the_caller(
 def test_strangers_on_the_socket_harm_nobody(start: Start, connect: Connect) -> None:
     controller = start()
     client = connect(controller)
-    stranger = zmq.Context.instance().socket(zmq.DEALER)
-    stranger.connect(controller.get_info()["endpoint"])
+    deadline = time.monotonic() + 20
+    stranger = UnixChannel(unix_socket(controller.get_info()["endpoint"].removeprefix("unix://"), deadline), 1 << 20)
     try:
         for frames in ([b""], [b"\x80\x04pickled"], [b"\xc0"] * 3, [os.urandom(100)]):
-            stranger.send_multipart(frames)
-            assert stranger.poll(2000)
-            answer = wire.decode_reply(stranger.recv_multipart()[0])
+            stranger.send(frames, deadline)
+            answer = wire.decode_reply(stranger.receive(deadline)[0])
             assert isinstance(answer.body, wire.Failure)
             assert answer.body.name == ProtocolError.__name__
     finally:
-        stranger.close(linger=0)
+        stranger.close()
 
     assert client.stats().partitions == []
 

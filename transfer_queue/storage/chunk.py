@@ -71,7 +71,7 @@ class Chunk:
         return Chunk(column, None, (segment, offset), [size])
 
 
-def split(put: wire.Put, frames: Sequence[bytes]) -> list[Chunk]:
+def split(put: wire.Put, frames: Sequence[wire.Frame]) -> list[Chunk]:
     """The chunk of each column of a put; `ProtocolError` if frames or extents are not what the columns describe."""
     columns, extents = put.columns, put.extents or [INLINE] * len(put.columns)
     if len(extents) != len(columns):
@@ -83,7 +83,7 @@ def split(put: wire.Put, frames: Sequence[bytes]) -> list[Chunk]:
     values = iter(wire.separate(put.rows, inline, frames) if inline or frames else ())
     chunks = []
     for column, extent, bytes_of in zip(columns, extents, sizes, strict=True):
-        frame = next(values) if extent[0] < 0 else None
+        frame = bytes(next(values)) if extent[0] < 0 else None
         if frame is not None and sum(bytes_of) != len(frame):
             raise ProtocolError(f"field {column.name!r} says {sum(bytes_of)} bytes but brings {len(frame)}")
         if frame is None and extent[1] < 0:
