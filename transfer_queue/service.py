@@ -113,7 +113,7 @@ class Service:
         """When `tick` has something to do next, or None."""
         times = [consumer.deadline for consumer in self.line.consumers]
         times += [producer.deadline for producer in self.producers]
-        lease = self.ledger.leases.next_deadline()
+        lease = self.ledger.next_deadline()
         if lease is not None:
             times.append(lease)
         if any(consumer.running for consumer in self.line.consumers):
@@ -239,6 +239,7 @@ class Service:
         for freed in self.ledger.effects:
             self.storage.free(freed)
         self.ledger.effects.clear()
+        self.ledger.stirred.clear()
 
     def _try_producer(self, producer: Producer) -> bool:
         put, version = producer.put, self.ledger.steps.version
