@@ -125,7 +125,7 @@ class Service:
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
         now = self.recorder.now()
-        next_lease = self.ledger.leases.next_deadline()
+        next_lease = self.ledger.next_deadline()
         if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
             self.serve()
         self._custom.check()
@@ -165,7 +165,7 @@ class Service:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, on the server's clock, or None."""
-        times = [self.deadlines.next(), self.ledger.leases.next_deadline(), self._custom.next_look()]
+        times = [self.deadlines.next(), self.ledger.next_deadline(), self._custom.next_look()]
         known = [time + self.recorder.behind for time in times if time is not None]
         journal = self.recorder.journal
         if journal is not None and (due := journal.due()) is not None:
@@ -237,7 +237,7 @@ class Service:
             parts = [here if places is None else places for _, here, places in found]
             inline = [found[i][1] for i in placed]
             self._reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
-        if self.ledger.has_holds:
+        if self.ledger.holds.open:
             self.recorder.do(None, op.Read(body.indexes))
             self.serve()
 

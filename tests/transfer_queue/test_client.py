@@ -30,6 +30,7 @@ from transfer_queue import (
 )
 from transfer_queue.transport.channel import unix_socket
 from transfer_queue.transport.framing import framed
+from transfer_queue.exchange import Ask
 
 Start = Callable[..., TransferQueueController]
 Connect = Callable[..., TransferQueueClient]
@@ -489,7 +490,7 @@ def test_more_rows_than_the_queue_holds_are_refused_before_any_work(start: Start
     client = connect(start())
     body = wire.Put(10**15, [wire.Column("x", "int64", [(0,)])])
     with pytest.raises(GroupError, match="hold 8 together"):
-        client._call(wire.Rows, body, [b""], 5.0, lambda: "put")
+        client._exchange(Ask(wire.Rows, body, [b""], 5.0, lambda: "put"))
 
 
 def test_arguments_that_cannot_be_sent_are_typed_errors(start: Start, connect: Connect) -> None:

@@ -35,7 +35,7 @@ from transfer_queue import TransferQueueClient, TransferQueueController
 controller = TransferQueueController.start(global_batch_size=1)
 with TransferQueueClient("me", controller.get_info()) as client:
     client.put({"x": ["1"]})
-print(controller.pid, controller._directory, flush=True)
+print(controller.pid, controller._home.socket.path, flush=True)
 """
 
 
@@ -62,8 +62,8 @@ def test_a_controller_is_a_process_with_a_private_folder_and_both_end_with_it() 
 def test_stop_may_be_called_twice_and_sigterm_ends_it_cleanly(start: Start) -> None:
     controller = start()
     os.kill(controller.pid, signal.SIGTERM)
-    assert controller._process.wait(5) == 0
-    assert not Path(controller._directory).exists()
+    assert controller._supervisor.process.wait(5) == 0
+    assert not Path(controller._home.socket.path).exists()
     controller.stop()
     controller.stop()
 
@@ -95,7 +95,7 @@ def test_a_killed_controller_is_a_typed_error_for_who_waits_and_who_comes_later(
     assert time.monotonic() - began < 6.0
     controller.stop()
 
-    assert not Path(controller._directory).exists()
+    assert not Path(controller._home.socket.path).exists()
 
 
 def test_a_controller_that_is_stuck_is_another_error(start: Start) -> None:
@@ -205,14 +205,14 @@ def test_orders_that_are_none_end_the_process() -> None:
 
 def test_folders_of_killed_controllers_are_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    alive, killed = SocketDirectory(), SocketDirectory()
-    killed._folder.leave()
+    alive, killed = Home.make("memory"), Home.make("memory")
+    killed.socket.leave()
     (tmp_path / "tq-foreign").mkdir()
 
-    next_one = SocketDirectory()
-    assert sorted(tmp_path.iterdir()) == sorted([alive.path, next_one.path, tmp_path / "tq-foreign"])
-    for directory in (alive, alive, next_one):
-        directory.remove()
+    next_one = Home.make("memory")
+    assert sorted(tmp_path.iterdir()) == sorted([alive.socket.path, next_one.socket.path, tmp_path / "tq-foreign"])
+    for home in (alive, alive, next_one):
+        home.remove()
     assert [folder.name for folder in tmp_path.iterdir()] == ["tq-foreign"]
 
 
@@ -220,11 +220,11 @@ def test_a_deep_temporary_folder_is_not_used_for_sockets(tmp_path: Path, monkeyp
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    directory = SocketDirectory()
+    home = Home.make("memory")
     try:
-        assert len(os.fsencode(directory.path / "queue")) < LONGEST
+        assert len(os.fsencode(home.socket_path)) < LONGEST
     finally:
-        directory.remove()
+        home.remove()
 
 
 def test_messages_of_another_version_are_refused() -> None:

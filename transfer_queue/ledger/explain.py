@@ -47,7 +47,7 @@ def explain(ledger: Ledger, want: Want) -> Explanation:
     unit = ledger.shape.num_n_samples if want.whole_groups else 1
     partitions = ledger.steps.in_order(want.step)
     ready = sum(partition.view(want.task, want.fields, unit).ready_rows for partition in partitions)
-    reasons = _leases(ledger, want)
+    reasons = _leases(ledger, want, partitions)
     for partition in partitions:
         reasons += _of_partition(partition, want, unit)
     reasons += _not_put(ledger, want, partitions)
@@ -64,10 +64,9 @@ def merged(reasons: Iterable[Reason]) -> list[Reason]:
 
 def _of_partition(partition: Partition, want: Want, unit: int) -> list[Reason]:
     stand, found = partition.task(want.task), []
-    left = partition.exists & (stand.state == FREE)
+    left = (partition.exists != 0) & (stand.state == FREE)
     for field in want.fields:
-        produced = partition.fields.get(field)
-        lacking = left if produced is None else left & ~produced
+        lacking = left & ~partition.has(field)
         found.append(Reason(FIELD, int(np.count_nonzero(lacking)), f"without field {field!r}"))
         left = left & ~lacking
     if unit > 1:
@@ -80,10 +79,10 @@ def _of_partition(partition: Partition, want: Want, unit: int) -> list[Reason]:
     return found
 
 
-def _leases(ledger: Ledger, want: Want) -> list[Reason]:
+def _leases(ledger: Ledger, want: Want, partitions: list[Partition]) -> list[Reason]:
     found, now = [], ledger.clock()
-    for lease in ledger.leases:
-        if lease.exclusive and lease.task == want.task:
+    for lease in ledger.leases.of(partitions):
+        if lease.task == want.task:
             rows = sum(len(rows) for partition, rows in lease.parts if want.step in (None, partition.step))
             detail = f"leased by {lease.client!r} for {now - lease.taken_at:.0f} s (lease {lease.id})"
             found.append(Reason(LEASED_ROWS, rows, detail))

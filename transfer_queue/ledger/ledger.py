@@ -2,107 +2,120 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from transfer_queue.errors import DPGroupError, FieldError, LeaseError
-from transfer_queue.ledger.lease import Lease, LeaseTable, Part
+from transfer_queue.ledger.book import Book, Freed
+from transfer_queue.ledger.lease import Part
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.placing import room_for_one, shares
 from transfer_queue.ledger.request import Taken, Want
-from transfer_queue.ledger.reservation import Reservation, Reservations
-from transfer_queue.ledger.shape import QueueShape
-from transfer_queue.ledger.steps import Steps, group_labels
-from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED
+from transfer_queue.ledger.reservation import Reservation
+from transfer_queue.ledger.seats import Label
+from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, View
 
-HOLD_S = 300.0
-"""How long rows that were consumed without a lease, and never read, keep their partition from clearing itself."""
+__all__ = ["Freed", "Ledger"]
 
 
-@dataclass(frozen=True, slots=True)
-class Freed:
-    """Values that the storage may forget: of a whole partition, or of one field of some of its rows."""
-
-    serial: int
-    field: str | None = None
-    rows: tuple[int, ...] = ()
-
-
-class Ledger:
+class Ledger(Book):
     """Rows, fields, tasks, leases and DP groups of one queue.
 
-    Every method either does all of what it says or raises and changes nothing. `effects` collects what the owner of
-    the values may forget; the owner empties it after each call.
+    Every method either does all of what it says or raises and changes nothing.
     """
 
-    def __init__(self, shape: QueueShape, clock: Callable[[], float]) -> None:
-        self.shape = shape.validate()
-        self.clock = clock
-        self.steps = Steps(shape)
-        self.leases = LeaseTable()
-        self.effects: list[Freed] = []
-        self.last_wants: dict[str, Want] = {}
-        self.rows_put = 0
-        self.rows_consumed: Counter[str] = Counter()
-        self.reservations = Reservations()
+    @property
+    def room_version(self) -> int:
+        """Grows with every put and every partition that goes: while it stays, a put that did not fit does not fit."""
+        return self.steps.version
 
     def put_rows(
-        self, count: int, fields: Sequence[str], step: int | None, labels: Sequence[Hashable] | None = None
+        self, count: int, fields: Sequence[str], step: int | None, labels: Sequence[Label] | None = None
     ) -> list[int] | None:
         """New rows with these fields: their global indexes, in order; None while every partition is taken.
 
         Without labels the rows form groups in order, so `count` must be a multiple of `num_n_samples`.
         """
-        plan = self.steps.plan(group_labels(count, self.shape.num_n_samples, labels), step)
-        if plan is None:
-            return None
-        indexes: list[int] = []
-        for where, there in plan:
-            partition = self.steps.open(where)
-            rows = partition.seat(there)
-            partition.add(rows)
-            partition.write(fields, rows)
-            indexes += (rows + partition.base).tolist()
-        self.rows_put += count
-        self.steps.version += 1
+        one = None
+        if count == 1 and (self.shape.num_n_samples == 1 if labels is None else len(labels) == 1):
+            one = room_for_one(self.steps, labels[0] if labels else None, step)
+        indexes = self._put_many(count, fields, step, labels) if one is None else self._put_one(one, fields, labels)
+        if indexes is not None:
+            self.rows_put += count
+            self.steps.version += 1
         return indexes
+
+    def _put_one(self, partition: Partition, fields: Sequence[str], labels: Sequence[Label] | None) -> list[int]:
+        row = partition.seats.seat(labels[0] if labels else None)
+        partition.add_one(row, fields)
+        return [partition.base + row]
+
+    def _put_many(
+        self, count: int, fields: Sequence[str], step: int | None, labels: Sequence[Label] | None
+    ) -> list[int] | None:
+        found = shares(self.steps, count, labels, step)
+        if found is None:
+            return None
+        indexes = np.empty(count, dtype=np.intp)
+        for share in found:
+            partition = self.open(share.step)
+            seats = partition.seats
+            if share.labels is None:
+                rows = seats.seat_groups(len(share.places) // seats.size)
+            else:
+                rows = seats.seat_all(share.labels)
+            partition.add(rows, fields)
+            indexes[share.places] = rows + partition.base
+        made: list[int] = indexes.tolist()
+        return made
 
     def put_fields(self, indexes: Sequence[int], fields: Sequence[str], lease_id: int | None = None) -> None:
         """More fields of rows that exist, each written once per row. A lease that is named must be alive."""
+        lease = self.leases.get(lease_id) if lease_id is not None else None
+        if len(indexes) == 1:
+            partition, row = self.steps.locate_one(indexes[0])
+            partition.write_one(fields, row)
+            if lease is not None:
+                lease.written.append((partition, tuple(fields), np.array([row])))
+            return
         if len(set(indexes)) != len(indexes):
             raise FieldError("the metadata names a row twice")
-        lease = self.leases.get(lease_id) if lease_id is not None else None
         parts = self.steps.locate(indexes)
         for partition, rows in parts:
             partition.check_writable(fields, rows)
         for partition, rows in parts:
             partition.write(fields, rows)
             if lease is not None:
-                lease.written += [(partition, field, rows) for field in fields]
+                lease.written.append((partition, tuple(fields), rows))
 
     def take(self, want: Want) -> Taken | None:
         """Serve a `get_meta` now, or None if it has to wait; an error if it can never be served."""
         self.last_wants[want.task] = want
-        reservation = self.reservations.find(want)
-        if reservation is not None:
-            return self._join(reservation, want)
+        if want.dp is not None:
+            reservation = self.reservations.find(want)
+            if reservation is not None:
+                return self._join(reservation, want)
         unit = self.shape.num_n_samples if want.whole_groups else 1
-        partitions = self.steps.in_order(want.step)
-        views = [partition.view(want.task, want.fields, unit) for partition in partitions]
-        if sum(view.ready_rows for view in views) < want.needed:
+        missing, ready, views = want.needed, 0, []
+        for partition in self.steps.in_order(want.step):
+            view = partition.view(want.task, want.fields, unit)
+            if view.ready_units:
+                views.append(view)
+                ready += view.ready_rows
+        if ready < missing:
             check_possible(self.shape, self.steps, want)
             return None
         parts: list[Part] = []
-        missing = want.needed
+        popped: list[View] = []
         for view in views:
-            rows = view.first(missing // unit)
+            rows = view.pop(missing // unit)
             if len(rows):
                 parts.append((view.partition, rows))
-            missing -= len(rows)
-        return self._give(want, parts)
+                popped.append(view)
+                missing -= len(rows)
+        return self._give(want, parts, popped)
 
     def undo(self, want: Want, taken: Taken) -> None:
         """The consumer was gone before it heard of its rows: let them be as if it had never been given them."""
@@ -114,8 +127,7 @@ class Ledger:
                 self._withdraw(reservation, want.dp.rank)
         else:
             parts = self.steps.locate(taken.indexes)
-            self._move(want.task, parts, CONSUMED, FREE)
-            self.rows_consumed[want.task] -= len(taken.indexes)
+            self.move(want.task, parts, CONSUMED, FREE)
             self.read(taken.indexes)
 
     def take_chosen(self, want: Want, partition: Partition, chosen: Sequence[int]) -> Taken | None:
@@ -127,21 +139,22 @@ class Ledger:
             return None
         return self._give(want, [(partition, rows)])
 
-    def _give(self, want: Want, parts: list[Part]) -> Taken:
+    def _give(self, want: Want, parts: list[Part], popped: list[View] | None = None) -> Taken:
         for partition, _ in parts:
             partition.task(want.task).fields_read.update(want.fields)
-        indexes = np.concatenate([rows + partition.base for partition, rows in parts])
+        numbers = [rows + partition.base for partition, rows in parts]
+        indexes = numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
         now = self.clock()
         if want.lease_s is None and want.dp is None:
-            self._move(want.task, parts, FREE, CONSUMED)
-            self._hold(want.task, want.client, parts, now)
+            self.move(want.task, parts, FREE, CONSUMED, popped=popped)
+            self.hold(parts, now)
             return Taken(indexes.tolist())
-        seconds = want.patience_s if want.lease_s is None else want.lease_s
-        ranks = want.dp.size if want.dp else 1
-        lease = self.leases.open(want.task, want.client, parts, now, seconds, exclusive=True, ranks=ranks)
-        self._move(want.task, parts, FREE, LEASED)
+        lease = self.leases.open(want, parts, now, want.patience_s if want.lease_s is None else want.lease_s)
+        self.move(want.task, parts, FREE, LEASED, popped=popped)
         if want.dp is None:
             return Taken(indexes.tolist(), lease.id, lease.deadline)
+        for partition, _ in parts:
+            partition.task(want.task).stir()
         return self._join(self.reservations.add(want, indexes, lease), want)
 
     def _join(self, reservation: Reservation, want: Want) -> Taken:
@@ -158,14 +171,13 @@ class Ledger:
     def _vote(self, reservation: Reservation, rank: int) -> None:
         self.reservations.vote(reservation, rank)
         if len(reservation.lease.votes) == reservation.lease.ranks:
-            self._consume(reservation.lease)
+            self.consume(reservation.lease)
 
     def _withdraw(self, reservation: Reservation, rank: int) -> None:
         """Take back the vote of a rank that never heard of its rows; what it completed is incomplete again."""
         lease = reservation.lease
         if reservation.complete:
-            self._move(lease.task, lease.parts, CONSUMED, LEASED)
-            self.rows_consumed[lease.task] -= lease.rows
+            self.move(lease.task, lease.parts, CONSUMED, LEASED)
             self.leases.reopen(lease)
             self.reservations.reopen(reservation)
             self.read(reservation.rows.tolist())
@@ -178,7 +190,7 @@ class Ledger:
             return
         lease = self.leases.get(lease_id)
         if reservation is None:
-            self._consume(lease)
+            self.consume(lease)
             return
         if dp_rank is None or not 0 <= dp_rank < lease.ranks:
             raise DPGroupError(
@@ -188,7 +200,7 @@ class Ledger:
 
     def release(self, lease_id: int) -> None:
         """Give the rows of a lease back to its task, in order; of a DP group: the rows of all ranks."""
-        self._give_back(self.leases.get(lease_id), "was released; its rows went back to the task")
+        self.give_back(self.leases.get(lease_id), "was released; its rows went back to the task")
 
     def extend(self, lease_id: int, seconds: float) -> float:
         """Let the lease end `seconds` from now, if that is later than before; the new deadline."""
@@ -202,37 +214,46 @@ class Ledger:
         reservation = self.reservations.of_lease(lease_id)
         if reservation is not None:
             self.reservations.forget(reservation)
-        self._move(lease.task, lease.parts, LEASED, DROPPED, reason)
+        self.move(lease.task, lease.parts, LEASED, DROPPED, reason)
         self.leases.end(lease, f"ended: its rows were dropped ({reason})")
         for partition, rows in lease.parts:
             partition.drop_free(rows, reason)
-        self._clear_done(lease.parts)
+        self.done(lease.parts)
 
     def drop_rows(self, indexes: Sequence[int], reason: str) -> None:
         """Drop these rows for every task that has not taken them. (Stands in for branch `ledger`'s; delete on merge.)"""
         parts = self.steps.locate(indexes)
         for partition, rows in parts:
             partition.drop_free(rows, reason)
-        self._clear_done(parts)
+        self.done(parts)
 
     def read(self, indexes: Sequence[int]) -> None:
         """Note that the values of these rows were read: nobody has to keep them for a consumer without a lease."""
-        for hold in [lease for lease in self.leases if not lease.exclusive]:
-            hold.unread.difference_update(indexes)
-            if not hold.unread:
-                self.leases.end(hold, "was read")
-                self._clear_done(hold.parts)
+        if self.holds.open:
+            parts = self.steps.locate(indexes)
+            self.done([(partition, rows) for partition, rows in parts if self.holds.read(partition, rows)])
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to do next, or None."""
+        times = (self.leases.next_deadline(), self.holds.next_deadline())
+        return min((time for time in times if time is not None), default=None)
 
     def expire(self) -> int:
         """End every lease whose deadline has passed; how many there were."""
         now, ended = self.clock(), 0
         while (lease := self.leases.due(now)) is not None:
             ended += 1
-            if lease.exclusive:
-                self._give_back(lease, "expired; its rows went back to the task")
-            else:
-                self.leases.end(lease, "was not read in time")
-                self._clear_done(lease.parts)
+            self.give_back(lease, "expired; its rows went back to the task")
+        while (late := self.holds.due(now)) is not None:
+            ended += 1
+            number, hold = late
+            for serial, rows in hold.parts:
+                partition = self.steps.by_serial.get(serial)
+                if partition is not None:
+                    rows = self.holds.rows_of(number, partition, rows)
+                    self.holds.read(partition, rows)
+                    self.done([(partition, rows)])
+            self.holds.open.pop(number, None)
         return ended
 
     def clear(self, step: int, *, force: bool = False) -> bool:
@@ -240,78 +261,14 @@ class Ledger:
         partition = self.steps.alive.get(step)
         if partition is None:
             return False
-        live = [lease for lease in self.leases if any(part is partition for part, _ in lease.parts)]
-        if not force:
-            for lease in live:
-                if lease.exclusive:
-                    age = self.clock() - lease.taken_at
-                    raise LeaseError(
-                        f"step {step} cannot be cleared: {lease.describe()} has been alive for {age:.0f} s; "
-                        "ack or release it, or clear with force=True"
-                    )
-        for lease in live:
-            if lease.exclusive:
-                self._give_back(lease, f"was ended by a forced clear of step {step}")
-            else:
-                self.leases.end(lease, "was cleared")
-        self._remove(partition)
-        return True
-
-    def _remove(self, partition: Partition) -> None:
-        if self.steps.alive.get(partition.step) is partition:
-            self.steps.remove(partition.step)
-            self.effects.append(Freed(partition.serial))
-            self.reservations.forget_partition(partition)
-
-    def _consume(self, lease: Lease) -> None:
-        reservation = self.reservations.of_lease(lease.id)
-        self._move(lease.task, lease.parts, LEASED, CONSUMED)
-        self.leases.end(lease, "was acknowledged before")
-        if reservation is not None:
-            self.reservations.complete(reservation)
-            if reservation.want.lease_s is None:
-                self._hold(lease.task, lease.client, lease.parts, self.clock())
-        self._clear_done(lease.parts)
-
-    def _hold(self, task: str, client: str, parts: list[Part], now: float) -> None:
-        if self.shape.tasks:
-            hold = self.leases.open(task, client, parts, now, HOLD_S, exclusive=False)
-            for partition, rows in parts:
-                hold.unread.update((rows + partition.base).tolist())
-
-    def _give_back(self, lease: Lease, how: str) -> None:
-        """Rows return to the task, less what was written under the lease: a half-done row starts anew.
-
-        A row whose new fields another task has taken already stays, and counts as consumed: the work was done.
-        """
-        reservation = self.reservations.of_lease(lease.id)
-        if reservation is not None:
-            self.reservations.forget(reservation)
-        self.leases.end(lease, how)
-        for partition, rows in lease.parts:
-            mine = [(field, there) for where, field, there in lease.written if where is partition]
-            used = [there[partition.taken_by_others(lease.task, field, there)] for field, there in mine]
-            kept = np.isin(rows, np.concatenate(used)) if used else np.zeros(len(rows), dtype=np.bool_)
-            for field, there in mine:
-                undone = there[~np.isin(there, rows[kept])]
-                partition.unwrite(field, undone)
-                self.effects.append(Freed(partition.serial, field, tuple(undone.tolist())))
-            self._move(lease.task, [(partition, rows[kept])], LEASED, CONSUMED)
-            self._move(lease.task, [(partition, rows[~kept])], LEASED, FREE)
-        self._clear_done(lease.parts)
-
-    def _move(self, task: str, parts: list[Part], before: int, after: int, reason: str = "") -> None:
-        for partition, rows in parts:
-            partition.move(task, rows, before, after, reason)
-            if after == CONSUMED:
-                self.rows_consumed[task] += len(rows)
-
-    def _clear_done(self, parts: list[Part]) -> None:
-        """A partition clears itself when every task in `tasks=` is through with it and nobody holds rows of it."""
-        for partition, _ in parts:
-            done = self.shape.tasks and all(
-                name in partition.tasks and partition.tasks[name].gone == self.shape.capacity
-                for name in self.shape.tasks
+        live = self.leases.of([partition])
+        if live and not force:
+            age = self.clock() - live[0].taken_at
+            raise LeaseError(
+                f"step {step} cannot be cleared: {live[0].describe()} has been alive for {age:.0f} s; "
+                "ack or release it, or clear with force=True"
             )
-            if done and not any(part is partition for lease in self.leases for part, _ in lease.parts):
-                self._remove(partition)
+        for lease in live:
+            self.give_back(lease, f"was ended by a forced clear of step {step}")
+        self.remove(partition)
+        return True

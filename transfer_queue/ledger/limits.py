@@ -25,7 +25,7 @@ def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
         for partition in steps.in_order(want.step):
             stand = partition.task(want.task)
             most -= stand.spoiled_groups * n if want.whole_groups else stand.gone
-            why += f", of which it consumed {stand.consumed} and {stand.dropped.total()} were dropped"
+            why += f", of which it consumed {stand.consumed} and {stand.dropped_rows} were dropped"
     if want.needed > most:
         raise ExhaustedError(
             f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready; {why}",

@@ -64,7 +64,8 @@ class Reservations:
     def __init__(self) -> None:
         self._by_key: dict[Key, Reservation] = {}
         self._by_lease: dict[int, Reservation] = {}
-        self._votes: Counter[tuple[str, int | None, int]] = Counter()
+        self._of_partition: dict[int, dict[Key, Reservation]] = {}
+        self._votes: dict[int | None, Counter[tuple[str, int]]] = {}
 
     def find(self, want: Want) -> Reservation | None:
         """The reservation that this rank belongs to, if an earlier rank made it."""
@@ -75,7 +76,8 @@ class Reservations:
 
     def completed(self, task: str, step: int | None, rank: int) -> int:
         """How many reservations this rank has voted for there; the default id of its next one."""
-        return self._votes[task, step, rank]
+        votes = self._votes.get(step)
+        return votes[task, rank] if votes is not None else 0
 
     def vote(self, reservation: Reservation, rank: int) -> None:
         """This rank has its rows and is done with them."""
@@ -88,12 +90,16 @@ class Reservations:
         reservation.lease.votes.discard(rank)
 
     def _count(self, reservation: Reservation, ranks: set[int], change: int) -> None:
+        votes = self._votes.setdefault(reservation.want.step, Counter())
         for rank in ranks:
-            self._votes[reservation.want.task, reservation.want.step, rank] += change
+            votes[reservation.want.task, rank] += change
 
     def add(self, want: Want, rows: Rows, lease: Lease) -> Reservation:
+        """The first rank made a reservation; its rows are these global indexes."""
         reservation = Reservation(want, rows, lease)
         self._by_key[key_of(want)] = self._by_lease[lease.id] = reservation
+        for partition, _ in lease.parts:
+            self._of_partition.setdefault(partition.serial, {})[key_of(want)] = reservation
         return reservation
 
     def complete(self, reservation: Reservation) -> None:
@@ -108,13 +114,14 @@ class Reservations:
         """The rows went back: the same id may begin again, with new votes; those of a complete one stay counted."""
         if not reservation.complete:
             self._count(reservation, reservation.lease.votes, -1)
-        del self._by_key[key_of(reservation.want)]
+        key = key_of(reservation.want)
+        del self._by_key[key]
         del self._by_lease[reservation.lease.id]
+        for partition, _ in reservation.lease.parts:
+            self._of_partition.get(partition.serial, {}).pop(key, None)
 
     def forget_partition(self, partition: Partition) -> None:
         """Everything that refers to a partition that is cleared."""
-        for reservation in list(self._by_key.values()):
-            if any(part is partition for part, _ in reservation.lease.parts):
-                self.forget(reservation)
-        for key in [key for key in self._votes if key[1] == partition.step]:
-            del self._votes[key]
+        for reservation in self._of_partition.pop(partition.serial, {}).copy().values():
+            self.forget(reservation)
+        self._votes.pop(partition.step, None)

@@ -21,17 +21,14 @@ MOST_NUMBERS = 8
 
 def read_numbers(partition: Partition, task: str, field: str, read: ReadValues) -> NDArray[np.float64]:
     """The values of one field of the rows that the task could still take; the array has an entry for every row."""
-    produced = partition.fields.get(field)
-    if produced is None:
-        return np.full(partition.capacity, np.nan)
-    rows = np.flatnonzero(produced & partition.exists & (partition.task(task).state == FREE))
+    rows = np.flatnonzero(partition.has(field) & partition.exists & (partition.task(task).state == FREE))
     if not len(rows):
-        return np.full(partition.capacity, np.nan)
+        return np.full(partition.size, np.nan)
     try:
         found = numbers(field, read(field, (rows + partition.base).tolist()))
     except FieldError as error:
         raise SamplerError(f"the values of field {field!r} cannot be read for a sampler: {error}") from error
-    result = np.full((partition.capacity, *found.shape[1:]), np.nan)
+    result = np.full((partition.size, *found.shape[1:]), np.nan)
     result[rows] = found
     return result
 
