@@ -8,7 +8,6 @@ used again and again: the first touch of a page costs ten times what copying int
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
@@ -22,21 +21,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer_queue.errors import (
-    ConfigurationError,
-    ControllerLostError,
-    ExtentError,
-    StorageFullError,
-    TransferQueueError,
-)
+from transfer_queue.errors import ConfigurationError, ExtentError, StorageFullError, TransferQueueError
 from transfer_queue.storage.extents import PAGE, Extents, aligned, joined
+from transfer_queue.storage.segment_file import new_file, reserve
 
 SMALLEST_SEGMENT = 64 * 2**20
 LARGEST_SEGMENT = 2**30
 """A new segment is as large as all before it together, within these; a put that needs more gets what it needs."""
 Bytes = NDArray[np.uint8]
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EFBIG}
-_ZEROS = bytes(2**20)
 
 
 class Extent(NamedTuple):
@@ -205,8 +197,10 @@ class Arena:
         planned = max(needed, min(max(self.size, SMALLEST_SEGMENT), LARGEST_SEGMENT))
         path = self._folder / f"{self._owner}-{self._made}"
         self._made += 1
-        with _new_file(path) as descriptor:
-            size = self._reserve(descriptor, planned, needed)
+        with new_file(path) as descriptor:
+            size = reserve(descriptor, planned, needed)
+            if not size:
+                raise self._full(needed)
             mapped = np.frombuffer(mmap.mmap(descriptor, size), np.uint8)
             lock = os.dup(descriptor)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,30 +213,15 @@ class Arena:
         with self._lock:
             self._extents.add(segment, size)
 
-    def _reserve(self, descriptor: int, planned: int, needed: int) -> int:
-        """Give the file `planned` bytes, or half of it and so on down to `needed`."""
-        size = planned
-        while True:
-            try:
-                _allocate(descriptor, size)
-                return size
-            except OSError as error:
-                if error.errno not in _FULL:
-                    raise
-                os.ftruncate(descriptor, 0)
-                if size == needed:
-                    raise StorageFullError(*self._full(needed)) from error
-            size = max(needed, size // 2 // PAGE * PAGE)
-
-    def _full(self, needed: int) -> tuple[str, dict[str, Any]]:
+    def _full(self, needed: int) -> StorageFullError:
         room = os.statvfs(self._folder)
         free, total = room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
-        message = (
+        return StorageFullError(
             f"{self._folder} has no room for {needed} bytes more: {free} of {total} bytes are free, and {self.used} of "
             f"this client's {self.size} bytes hold values. Clear or consume steps, keep fewer of them, or set "
-            "queue.shm_dir to a larger file system"
+            "queue.shm_dir to a larger file system",
+            {"needed": needed, "free": free, "total": total, "folder": str(self._folder)},
         )
-        return message, {"needed": needed, "free": free, "total": total, "folder": str(self._folder)}
 
     def _give_back(self, spared: int) -> int:
         with self._lock:
@@ -257,11 +236,6 @@ class Arena:
         for segment in gone:
             self._detach(segment)
         return sum(sizes[segment] for segment in gone)
-
-
-def segment_files(folder: Path, owner: str) -> list[Path]:
-    """Every segment file of that incarnation, attached or not: what is left of it when it is gone for good."""
-    return sorted(path for path in folder.iterdir() if re.fullmatch(rf"{re.escape(owner)}-\d+", path.name))
 
 
 _NOTHING: Bytes = np.empty(0, np.uint8)
@@ -299,29 +273,3 @@ def _in_order(ranges: Iterable[Sequence[int]] | NDArray[np.int64]) -> list[tuple
     rows = np.asarray(ranges if isinstance(ranges, np.ndarray) else list(ranges), np.int64).reshape(-1, 3)
     rows = rows[rows[:, 2] != 0]
     return joined(rows[np.lexsort((rows[:, 1], rows[:, 0]))])
-
-
-@contextlib.contextmanager
-def _new_file(path: Path) -> Any:
-    """A descriptor of a private new file, which goes again if anything fails."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError as error:
-        raise ControllerLostError(f"{path.parent} is gone: the run that kept it has ended") from error
-    try:
-        yield descriptor
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _allocate(descriptor: int, size: int) -> None:
-    """Reserve `size` bytes; where the system cannot (macOS), by writing them."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
-        return
-    start = 0
-    while start < size:
-        start += os.pwrite(descriptor, _ZEROS[: size - start], start)

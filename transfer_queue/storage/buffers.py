@@ -37,7 +37,7 @@ class BufferPool:
         if size < POOLED_FROM:
             return np.empty(size, np.uint8)
         block = self._find(size) or _fresh(size)
-        # Arrays made of the returned one refer to this lease and not to that array: numpy shortens such chains.
+        # Watched is this lease and not the array: whatever is made of the array, by whatever way, holds the lease.
         lease = (ctypes.c_ubyte * len(block)).from_buffer(block)
         weakref.finalize(lease, self._give_back, block).atexit = False
         return np.frombuffer(memoryview(lease), np.uint8, size)

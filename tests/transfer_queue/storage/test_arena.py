@@ -18,8 +18,9 @@ from transfer_queue.errors import (
     StorageFullError,
 )
 from transfer_queue.storage import arena as module
-from transfer_queue.storage.arena import Arena, Extent, segment_files
+from transfer_queue.storage.arena import Arena, Extent
 from transfer_queue.storage.extents import PAGE, PAGED_FROM
+from transfer_queue.storage.segment_file import segment_files
 
 MIB = 2**20
 
