@@ -10,7 +10,6 @@ from typing import Any, Protocol, cast
 from transfer_queue import operations as op
 from transfer_queue import wire
 from transfer_queue.errors import SamplerError
-from transfer_queue.ledger import Want
 from transfer_queue.ledger.explain import Explanation, merged
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
@@ -33,8 +32,6 @@ class Asking(Protocol):
     def hand_over(self, consumer: Consumer, rows: wire.Rows) -> None: ...
 
     def leave(self, consumer: Consumer, error: Exception) -> None: ...
-
-    def stir(self, want: Want) -> None: ...
 
     def serve(self) -> None: ...
 
@@ -111,9 +108,6 @@ class CustomSamplers:
                 self._service.leave(consumer, outcome)
             else:
                 self._carry_out(consumer, partition, offer, outcome)
-        for waiting in self._service.line:
-            if waiting.choice.custom is thread.sampler:
-                self._service.stir(waiting.want)
         self._service.serve()
 
     def _carry_out(self, consumer: Consumer, partition: Partition, offer: Offer, answer: Answer) -> None:

@@ -330,6 +330,9 @@ class Service:
                     if not consumer.over:
                         self._try_consumer(consumer, behind)
                         behind = behind or not consumer.over
+            for consumer in list(self.line.custom.values()):
+                if not consumer.over:
+                    self._try_consumer(consumer, behind=False)
             if not any([self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)]):
                 break
         self._serve_recyclers()
@@ -400,9 +403,9 @@ class Service:
 
     def _leave_line(self, consumer: Consumer) -> None:
         self.line.remove(consumer)
-        self.stir(consumer.want)
+        self._stir(consumer.want)
 
-    def stir(self, want: Want) -> None:
+    def _stir(self, want: Want) -> None:
         """Let those who wait for the same rows be tried again."""
         if self.line.of_task(want.task):
             steps = [each.step for each in self.ledger.steps.in_order()] if want.step is None else [want.step]

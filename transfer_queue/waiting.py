@@ -74,6 +74,8 @@ class Line:
     def __init__(self) -> None:
         self._tasks: dict[str, dict[int, Consumer]] = {}
         self._numbers = itertools.count()
+        self.custom: dict[int, Consumer] = {}
+        """Those whose sampler is a custom one: it may choose otherwise after any change."""
 
     def __iter__(self) -> Iterator[Consumer]:
         return itertools.chain.from_iterable(list(line.values()) for line in list(self._tasks.values()))
@@ -85,12 +87,15 @@ class Line:
         """The consumer waits behind all others of its task."""
         consumer.number = next(self._numbers)
         self._tasks.setdefault(consumer.want.task, {})[consumer.number] = consumer
+        if consumer.choice.custom is not None:
+            self.custom[consumer.number] = consumer
 
     def remove(self, consumer: Consumer) -> None:
         """Its wait is over."""
         consumer.over = True
         line = self._tasks[consumer.want.task]
         del line[consumer.number]
+        self.custom.pop(consumer.number, None)
         if not line:
             del self._tasks[consumer.want.task]
 
