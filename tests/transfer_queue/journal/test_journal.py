@@ -163,7 +163,10 @@ def test_seal_names_the_newest_complete_segment(folder: Path, begin: Begin) -> N
     journal.append(b"two")
     journal.close()
 
-    assert [path.name for path in sorted(folder.glob("segment*"))] == ["segment-0000000001.log", "segment-0000000002.log"]
+    assert [path.name for path in sorted(folder.glob("segment*"))] == [
+        "segment-0000000001.log",
+        "segment-0000000002.log",
+    ]
     assert everything(folder)[0] == [b"one", b"two"]
 
 
