@@ -111,6 +111,13 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
         Journal.open(tmp_path / "file")
 
 
+def test_a_lock_that_cannot_be_taken_is_a_sentence(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "lock").mkdir()
+    with pytest.raises(JournalError, match=r"cannot be opened: Is a directory \(.*/lock\)"):
+        Journal.open(folder)
+
+
 @pytest.mark.parametrize("arguments", [{"fsync_ms": -1.0}, {"fsync_ms": float("nan")}, {"segment_bytes": 0}])
 def test_sizes_that_cannot_work_are_refused(folder: Path, arguments: dict[str, float]) -> None:
     with pytest.raises(JournalError, match="must be 0 or more"):
