@@ -58,6 +58,7 @@ class Compactor:
         self._journal, self._fold, self._clock = journal, fold, clock
         self._policy = policy or CompactionPolicy(journal.segment_bytes)
         self._process: subprocess.Popen[bytes] | None = None
+        self._leaving: subprocess.Popen[bytes] | None = None
         self._upto = 0
         self._answer = b""
 
@@ -73,7 +74,7 @@ class Compactor:
     def consider(self) -> bool:
         """Seal the segment and begin, if the policy wants that and none runs; for once a burst. Whether it began."""
         held = self._journal.bytes_since_snapshot
-        if self._process or not self._policy.wants(self._clock(), held, self._journal.snapshot_bytes):
+        if self._busy() or not self._policy.wants(self._clock(), held, self._journal.snapshot_bytes):
             return False
         try:
             return self.begin(self._journal.seal())
@@ -83,7 +84,7 @@ class Compactor:
 
     def begin(self, upto: int) -> bool:
         """Start a compaction up to that sealed segment; False if one runs already, or if it could not be started."""
-        if self._process:
+        if self._busy():
             return False
         self._upto, self._answer = upto, b""
         command = [sys.executable, "-m", "transfer_queue.journal.compact", "--parent", str(os.getpid())]
@@ -104,9 +105,12 @@ class Compactor:
 
     def poll(self) -> Outcome | None:
         """The outcome, once, when the compaction that runs has ended; never blocks."""
-        if self._process is None or self._reading() or self._process.poll() is None:
+        if self._process is None or self._reading():
             return None
-        outcome = _outcome(self._upto, self._answer, self._process.returncode)
+        self._process.kill()  # it has closed its stdout, so it is on its way out or will not answer any more
+        if self._process.poll() is None and not self._answer:
+            return None  # within moments its exit code will say more
+        outcome = _outcome(self._upto, self._answer, self._process.returncode or 0)
         self._let_go()
         self._ended(outcome)
         return outcome
@@ -115,14 +119,20 @@ class Compactor:
         """Kill the compaction that runs; what it had not finished is done again another time."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait()
             self._let_go()
+        if self._leaving is not None:
+            self._leaving.wait()
+            self._leaving = None
 
     def __enter__(self) -> Compactor:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
+
+    def _busy(self) -> bool:
+        """Whether a compaction runs, or the last one, whose answer is known, is not quite gone."""
+        return self._process is not None or (self._leaving is not None and self._leaving.poll() is None)
 
     def _reading(self) -> bool:
         """Take in what the process says; whether more may come."""
@@ -139,7 +149,7 @@ class Compactor:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        self._process = None
+        self._process, self._leaving = None, self._process
 
     def _ended(self, outcome: Outcome) -> None:
         self.outcome = outcome
@@ -156,6 +166,6 @@ def _outcome(upto: int, answer: bytes, code: int) -> Outcome:
     except ValueError:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return Outcome(upto, f"compaction {how} without a word (its own are on stderr)")
-    if code or "error" in said:
-        return Outcome(upto, str(said.get("error", f"compaction ended with code {code}")))
+    if "error" in said:
+        return Outcome(upto, str(said["error"]))
     return Outcome(upto, "", said["bytes"], said["records"], said["seconds"])

@@ -68,12 +68,9 @@ class Journal:
         if not fsync_ms >= 0 or segment_bytes <= 0:
             raise JournalError(f"fsync_ms={fsync_ms} must be 0 or more and segment_bytes={segment_bytes} above 0")
         place = Folder.make(Path(folder))
-        with contextlib.ExitStack() as undo:
+        with contextlib.ExitStack() as undo, _sentence(f"the journal {place.path} cannot be opened"):
             lock = undo.enter_context(Lock(place, "lock", "writing"))
-            with (
-                Lock(place, COMPACTING, "compacting", ORPHAN_S),
-                _sentence(f"the journal {place.path} cannot be opened"),
-            ):
+            with Lock(place, COMPACTING, "compacting", ORPHAN_S):
                 recovered, standing = recover(place, digest(identity))
                 journal = cls(place, lock, standing, digest(identity), fsync_ms / 1000, segment_bytes, clock, flush)
             undo.pop_all()
