@@ -155,15 +155,14 @@ class Server(Generic[ReceiverT]):
         return 0.0 if self._soon or self._stopping.is_set() else max(0.0, wake - now)
 
     def _round(self, sleep_s: float) -> None:
+        turn, self._soon = self._soon, []
         for key, mask in self._selector.select(sleep_s):
             try:
                 key.data(mask)
             except Exception:
                 log.exception("a connection or a listener failed")
-        if self._soon:
-            turn, self._soon = self._soon, []
-            for work in turn:
-                self._guarded(work)
+        for work in turn:
+            self._guarded(work)
         while self._later and self._later[0][0] <= time.monotonic():
             self._guarded(heapq.heappop(self._later)[2])
         if self._unsettled:
