@@ -71,7 +71,7 @@ class LeaseTable:
         self.live: dict[int, Lease] = {}
         self.next_id = 1
         self._of_partition: dict[int, dict[int, Lease]] = {}
-        self._ended: OrderedDict[int, Ended] = OrderedDict()
+        self.over: OrderedDict[int, Ended] = OrderedDict()
         self._deadlines: list[tuple[float, int]] = []
 
     def of(self, partitions: Iterable[Partition]) -> list[Lease]:
@@ -91,7 +91,7 @@ class LeaseTable:
 
     def reopen(self, lease: Lease) -> None:
         """Let the lease live until its deadline, as if it had not ended if it had."""
-        self._ended.pop(lease.id, None)
+        self.over.pop(lease.id, None)
         self.live[lease.id] = lease
         for partition, _ in lease.parts:
             self._of_partition.setdefault(partition.serial, {})[lease.id] = lease
@@ -101,7 +101,7 @@ class LeaseTable:
         """The live lease of that id; `LeaseError` says how an ended one ended."""
         lease = self.live.get(lease_id)
         if lease is None:
-            ended = self._ended.get(lease_id)
+            ended = self.over.get(lease_id)
             raise LeaseError(f"lease {lease_id} is unknown to this controller" if ended is None else str(ended))
         return lease
 
@@ -122,9 +122,9 @@ class LeaseTable:
             del there[lease.id]
             if not there:
                 del self._of_partition[partition.serial]
-        self._ended[lease.id] = lease.ended(how)
-        if len(self._ended) > REMEMBERED:
-            self._ended.popitem(last=False)
+        self.over[lease.id] = lease.ended(how)
+        if len(self.over) > REMEMBERED:
+            self.over.popitem(last=False)
 
     def next_deadline(self) -> float | None:
         """When the next lease ends by itself, or None."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from transfer_queue.ledger.placing import room_for_one, shares
 from transfer_queue.ledger.request import Taken, Want
 from transfer_queue.ledger.reservation import Reservation
 from transfer_queue.ledger.seats import Label
+from transfer_queue.ledger.state import LedgerState, export, restore_into
 from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, View
 
 __all__ = ["Freed", "Ledger"]
@@ -25,6 +27,17 @@ class Ledger(Book):
 
     Every method either does all of what it says or raises and changes nothing.
     """
+
+    def export(self) -> LedgerState:
+        """Everything that the ledger knows, as plain values for a snapshot, except `effects` and `stirred`."""
+        return export(self)
+
+    @classmethod
+    def restore(cls, state: LedgerState, clock: Callable[[], float]) -> Self:
+        """The ledger of that state, for which no time has passed; whoever waits has to be tried anew."""
+        ledger = cls(state.shape, clock)
+        restore_into(ledger, state)
+        return ledger
 
     @property
     def room_version(self) -> int:
@@ -155,7 +168,7 @@ class Ledger(Book):
             return Taken(indexes.tolist(), lease.id, lease.deadline)
         for partition, _ in parts:
             partition.task(want.task).stir()
-        return self._join(self.reservations.add(want, indexes, lease), want)
+        return self._join(self.reservations.add(Reservation(want, indexes, lease)), want)
 
     def _join(self, reservation: Reservation, want: Want) -> Taken:
         reservation.check_agrees(want)

@@ -36,7 +36,7 @@ class Partition:
         self.holds: Cells | None = None
         self.held = 0
         """Rows that are kept for a reader (`hold`)."""
-        self._dropped: list[tuple[Rows, str]] = []
+        self.dropped: list[tuple[Rows, str]] = []
 
     @property
     def exists(self) -> NDArray[Any]:
@@ -122,7 +122,7 @@ class Partition:
         stand = self.tasks.get(name)
         if stand is None:
             stand = self.tasks[name] = Stand(name, self)
-            for rows, reason in self._dropped:
+            for rows, reason in self.dropped:
                 stand.move(rows, FREE, DROPPED, reason)
         return stand
 
@@ -134,7 +134,7 @@ class Partition:
         """Drop rows for every task, those that come later included, that has not taken them."""
         for stand in self.tasks.values():
             stand.move(rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
-        self._dropped.append((rows, reason))
+        self.dropped.append((rows, reason))
 
     def taken_by_others(self, task: str, field: str, rows: Rows) -> NDArray[np.bool_]:
         """Which of these rows another task that reads this field holds or has consumed."""

@@ -21,7 +21,7 @@ def key_of(want: Want) -> Key:
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """`batch_size * dp_size` rows taken together under one lease, of which rank r has slice r."""
+    """`batch_size * dp_size` rows (global indexes) taken together under one lease, of which rank r has slice r."""
 
     want: Want
     rows: Rows
@@ -62,21 +62,21 @@ class Reservations:
     """The reservations of all alive partitions; a complete one is remembered until its partition is cleared."""
 
     def __init__(self) -> None:
-        self._by_key: dict[Key, Reservation] = {}
+        self.by_key: dict[Key, Reservation] = {}
         self._by_lease: dict[int, Reservation] = {}
         self._of_partition: dict[int, dict[Key, Reservation]] = {}
-        self._votes: dict[int | None, Counter[tuple[str, int]]] = {}
+        self.votes: dict[int | None, Counter[tuple[str, int]]] = {}
 
     def find(self, want: Want) -> Reservation | None:
         """The reservation that this rank belongs to, if an earlier rank made it."""
-        return self._by_key.get(key_of(want)) if want.dp is not None else None
+        return self.by_key.get(key_of(want)) if want.dp is not None else None
 
     def of_lease(self, lease_id: int) -> Reservation | None:
         return self._by_lease.get(lease_id)
 
     def completed(self, task: str, step: int | None, rank: int) -> int:
         """How many reservations this rank has voted for there; the default id of its next one."""
-        votes = self._votes.get(step)
+        votes = self.votes.get(step)
         return votes[task, rank] if votes is not None else 0
 
     def vote(self, reservation: Reservation, rank: int) -> None:
@@ -90,16 +90,19 @@ class Reservations:
         reservation.lease.votes.discard(rank)
 
     def _count(self, reservation: Reservation, ranks: set[int], change: int) -> None:
-        votes = self._votes.setdefault(reservation.want.step, Counter())
         for rank in ranks:
-            votes[reservation.want.task, rank] += change
+            self.count(reservation.want.step, reservation.want.task, rank, change)
 
-    def add(self, want: Want, rows: Rows, lease: Lease) -> Reservation:
-        """The first rank made a reservation; its rows are these global indexes."""
-        reservation = Reservation(want, rows, lease)
-        self._by_key[key_of(want)] = self._by_lease[lease.id] = reservation
+    def count(self, step: int | None, task: str, rank: int, change: int) -> None:
+        """Change the number of reservations that a rank has voted for."""
+        self.votes.setdefault(step, Counter())[task, rank] += change
+
+    def add(self, reservation: Reservation) -> Reservation:
+        """The first rank made a reservation."""
+        key, lease = key_of(reservation.want), reservation.lease
+        self.by_key[key] = self._by_lease[lease.id] = reservation
         for partition, _ in lease.parts:
-            self._of_partition.setdefault(partition.serial, {})[key_of(want)] = reservation
+            self._of_partition.setdefault(partition.serial, {})[key] = reservation
         return reservation
 
     def complete(self, reservation: Reservation) -> None:
@@ -115,7 +118,7 @@ class Reservations:
         if not reservation.complete:
             self._count(reservation, reservation.lease.votes, -1)
         key = key_of(reservation.want)
-        del self._by_key[key]
+        del self.by_key[key]
         del self._by_lease[reservation.lease.id]
         for partition, _ in reservation.lease.parts:
             self._of_partition.get(partition.serial, {}).pop(key, None)
@@ -124,4 +127,4 @@ class Reservations:
         """Everything that refers to a partition that is cleared."""
         for reservation in self._of_partition.pop(partition.serial, {}).copy().values():
             self.forget(reservation)
-        self._votes.pop(partition.step, None)
+        self.votes.pop(partition.step, None)

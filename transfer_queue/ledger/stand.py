@@ -36,6 +36,15 @@ class Stand:
         """FREE, LEASED, CONSUMED or DROPPED for each row, those that do not exist yet included."""
         return self.states.array
 
+    def recount(self) -> None:
+        """Count anew what `state` says."""
+        self.leased, self.consumed, self.dropped_rows = (
+            int(np.count_nonzero(self.state == value)) for value in (LEASED, CONSUMED, DROPPED)
+        )
+        spoiled = (self.state.reshape(-1, self.partition.group_size) >= CONSUMED).any(axis=1)
+        self._spoiled.array[:] = spoiled
+        self.spoiled_groups = int(np.count_nonzero(spoiled))
+
     @property
     def gone(self) -> int:
         """Rows that this task can never be given again."""

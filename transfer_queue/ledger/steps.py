@@ -28,7 +28,7 @@ class Steps:
         self.version = 0
         """Grows with every put and every partition that goes: while it stays, a put that did not fit does not fit."""
         self._stirred = stirred
-        self._next_serial = 0
+        self.next_serial = 0
         self._order: list[Partition] = []
 
     def in_order(self, step: int | None = None) -> list[Partition]:
@@ -40,14 +40,18 @@ class Steps:
     def open(self, step: int) -> Partition:
         """The alive partition of this step, begun now if need be."""
         if step not in self.alive:
-            shape = self.shape
-            partition = Partition(step, self._next_serial, shape.capacity, shape.num_n_samples, self._stirred)
-            self.alive[step] = self.by_serial[self._next_serial] = partition
-            self._next_serial += 1
+            self.open_as(step, self.next_serial)
+            self.next_serial += 1
             self.next_step = max(self.next_step, step + 1)
             self.cleared.pop(step, None)
-            self._order = [self.alive[key] for key in sorted(self.alive)]
         return self.alive[step]
+
+    def open_as(self, step: int, serial: int) -> Partition:
+        """A new partition of this step with this serial."""
+        partition = Partition(step, serial, self.shape.capacity, self.shape.num_n_samples, self._stirred)
+        self.alive[step] = self.by_serial[serial] = partition
+        self._order = [self.alive[key] for key in sorted(self.alive)]
+        return partition
 
     def remove(self, step: int) -> Partition:
         """Take a partition out of the queue and remember its step as cleared."""
@@ -84,7 +88,7 @@ class Steps:
         return parts
 
     def _no_such_rows(self, serial: int, indexes: list[int]) -> Exception:
-        if serial not in self.by_serial and 0 <= serial < self._next_serial:
+        if serial not in self.by_serial and 0 <= serial < self.next_serial:
             return StepClearedError(f"rows {indexes[:8]} belong to a cleared step")
         return FieldError(f"rows {indexes[:8]} were never put")
 

@@ -7,7 +7,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.transfer_queue.ledger.clock import Clock, rank, want
+from tests.transfer_queue.ledger.clock import Clock, ledger_of, rank, want
 from transfer_queue.errors import TransferQueueError
 from transfer_queue.ledger import Ledger, QueueShape, Taken, Want, stand
 
@@ -173,3 +173,33 @@ def test_a_ledger_that_forgets_to_stir_is_caught() -> None:
     quick = settings(max_examples=200, stateful_step_count=30, deadline=None, derandomize=True, phases=once)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Mutant, settings=quick)
+
+
+def test_a_wait_whose_view_was_forgotten_is_stirred_by_every_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stand, "VIEWS_PER_TASK", 1)
+    ledger, _ = ledger_of(prompts=4, samples=1)
+    indexes = ledger.put_rows(2, ["x"], 0)
+    assert indexes
+    assert ledger.take(want("a", 1, fields=("y",))) is None
+    assert ledger.take(want("a", 4, fields=("x",))) is None
+    ledger.stirred.clear()
+    ledger.put_fields(indexes[:1], ["y"])
+
+    assert ledger.stirred == {("a", 0)}
+
+
+def test_only_those_are_stirred_who_may_find_more() -> None:
+    ledger, _ = ledger_of(prompts=4, samples=2)
+    indexes = ledger.put_rows(4, ["x"], 0)
+    assert indexes
+    for task, fields in (("a", ("y",)), ("b", ("z",))):
+        assert ledger.take(want(task, 2, fields=fields, whole_groups=True)) is None
+    ledger.stirred.clear()
+    ledger.put_fields(indexes[:1], ["y"])
+    assert ledger.stirred == set()
+    ledger.put_fields(indexes[1:2], ["y"])
+    assert ledger.stirred == {("a", 0)}
+    ledger.stirred.clear()
+    ledger.clear(0)
+
+    assert ledger.stirred == {("a", 0), ("b", 0)}
