@@ -259,10 +259,10 @@ class Policy:
             logits = model(
                 input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False, **arguments
             ).logits
-        scaled = logits[:, -kept:-1].float() / temperature
-        chosen = scaled.gather(2, batch.input_ids_BT[:, first:, None])[..., 0]
-        logp = nn.functional.pad(chosen - scaled.logsumexp(-1), (first, 0))
-        return torch.where(batch.response_mask_BT > 0, logp, 0.0)
+        # Not chosen - logsumexp, which rounds to the size of the logits: log_softmax rounds to that of the log-prob.
+        logp_BRV = (logits[:, -kept:-1].float() / temperature).log_softmax(-1)
+        chosen = logp_BRV.gather(2, batch.input_ids_BT[:, first:, None])[..., 0]
+        return torch.where(batch.response_mask_BT > 0, nn.functional.pad(chosen, (first, 0)), 0.0)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         """All weights are float32 masters; below float32 they are cast where they are used."""
