@@ -10,6 +10,7 @@ from twinkle.errors import ConfigError
 from twinkle.model.attention import FLOAT64
 from twinkle.model.config import LoraSettings, ModelConfig
 from twinkle.model.folder import DTYPES, read_model
+from twinkle.model.lora_layers import bind_layers
 
 
 def device_of(config: ModelConfig) -> torch.device:
@@ -46,7 +47,9 @@ def load_trainable(folder: str, config: ModelConfig) -> PreTrainedModel | PeftMo
     """
     if not config.lora.enabled:
         return _read(folder, config, torch.float32)
-    return with_adapter(load_frozen(folder, config), config.lora, config.seed).eval()
+    adapted = with_adapter(load_frozen(folder, config), config.lora, config.seed).eval()
+    bind_layers(adapted, adapted.active_adapter)
+    return adapted
 
 
 def with_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:

@@ -20,6 +20,7 @@ from twinkle.model.config import ModelConfig, OptimConfig
 from twinkle.model.folder import DTYPES, without_progress_bars
 from twinkle.model.forward import accepted_arguments
 from twinkle.model.loading import load_frozen, load_trainable
+from twinkle.model.lora_layers import adapter_off
 from twinkle.rl.config import AlgoConfig
 from twinkle.rl.loss import clipped_loss, k3_divergence, token_weights
 
@@ -110,7 +111,7 @@ class Policy:
         """The same by the model as it is in its folder: the adapter switched off, or a frozen copy loaded at the
         first call."""
         if isinstance(self.model, PeftModel):
-            with self.model.disable_adapter():
+            with adapter_off(self.model):
                 return self._all_logprobs(self.model, batch, temperature)
         if self._reference is None:
             self._reference = load_frozen(self.folder, self.config)
