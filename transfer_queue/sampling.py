@@ -73,28 +73,31 @@ class Offer:
 
     def ask(self, sampler: BaseSampler) -> Answer:
         """What the sampler answers; runs in the sampler's thread. Raises whatever the sampler raises."""
-        rejected = self._rejected(sampler)
-        chosen, withheld = self._without(itertools.chain(*rejected.values()))._chosen(sampler)
+        rejected = self.rejected(sampler)
+        chosen, withheld = self.without(itertools.chain(*rejected.values()))._chosen(sampler)
         return Answer(chosen, rejected, withheld)
 
-    def _without(self, rows: Iterable[int]) -> Offer:
+    def without(self, rows: Iterable[int]) -> Offer:
+        """The same, as if the task had taken these rows."""
         gone, taken = list(rows), self.taken.copy()
         taken[gone] = True
         return replace(self, taken=taken, takeable=self.takeable.difference(gone))
 
     def _chosen(self, sampler: BaseSampler) -> tuple[list[int], tuple[Reason, ...]]:
         most = len(self.produced) + 1
-        offered = sampler.filter_ready_indices(*self._status(), **self._extra())
+        offered = sampler.filter_ready_indices(*self.status(), **self.extra())
         ready = whole_numbers(offered, most)
-        chosen = whole_numbers(sampler.sample(list(ready), self.want.needed, **self._extra()), most)
+        chosen = whole_numbers(sampler.sample(list(ready), self.want.needed, **self.extra()), most)
         self.checked(sampler, ready, chosen)
         return chosen, () if len(chosen) == self.want.needed else self._withheld(sampler, ready)
 
-    def _status(self) -> tuple[list[int], Any, Any, list[str], dict[str, int]]:
-        produced, taken = as_tensors(self.produced, self.taken)
+    def status(self) -> tuple[list[int], Any, Any, list[str], dict[str, int]]:
+        """The arguments of `filter_ready_indices`; what a sampler does to them is seen by nobody else."""
+        produced, taken = as_tensors(self.produced.copy(), self.taken.copy())
         return list(self.rows), produced, taken, list(self.want.fields), dict(self.columns)
 
-    def _extra(self) -> dict[str, Any]:
+    def extra(self) -> dict[str, Any]:
+        """The keyword arguments of every method of a sampler."""
         return {
             **self.choice.params,
             "get_n_samples": self.choice.whole_groups,
@@ -103,11 +106,11 @@ class Offer:
             "values": dict(self.values),
         }
 
-    def _rejected(self, sampler: BaseSampler) -> dict[str, list[int]]:
+    def rejected(self, sampler: BaseSampler) -> dict[str, list[int]]:
         """The rows that the sampler wants to be gone, by reason; `SamplerError` if it may not name one of them."""
         if type(sampler).reject is BaseSampler.reject:
             return {}
-        named = sampler.reject(*self._status(), **self._extra())
+        named = sampler.reject(*self.status(), **self.extra())
         rejected = {str(reason): whole_numbers(rows, len(self.produced) + 1) for reason, rows in named.items()}
         free, seen = {row for row in self.rows if not self.taken[row]}, set()
         for reason, rows in rejected.items():
@@ -135,7 +138,7 @@ class Offer:
         return tuple(reason for reason in reasons if reason.rows)
 
     def _told(self, sampler: BaseSampler, withheld: list[int]) -> list[Withheld]:
-        return sampler.explain_withheld(withheld, **self._extra()) if withheld else []
+        return sampler.explain_withheld(withheld, **self.extra()) if withheld else []
 
     def _in_whole_groups(self, rows: list[int]) -> list[int]:
         return whole_groups(rows, self.group_size) if self.choice.whole_groups else rows

@@ -213,7 +213,7 @@ def test_a_field_that_is_no_number_is_an_error_that_names_it(client: TransferQue
     name = f"odd {values!r}"
     client.register_sampler(name, made.Largest(name))
     client.put({"x": ["1", "2"], name: values}, global_step=1)
-    with pytest.raises(SamplerError, match="a sampler wants the values of field .odd .*first of 2 rows holds"):
+    with pytest.raises(SamplerError, match=r"a sampler wants the values of field .odd .*first of 2 rows holds"):
         client.get_meta(["x"], 1, 1, name, timeout_s=5)
 
 

@@ -234,7 +234,7 @@ class Ledger(Book):
         self.done(lease.parts)
 
     def drop_rows(self, indexes: Sequence[int], reason: str) -> None:
-        """Drop these rows for every task that has not taken them. (Stands in for branch `ledger`'s; delete on merge.)"""
+        """Drop these rows for every task that has not taken them. (Until branch `ledger` is merged.)"""
         parts = self.steps.locate(indexes)
         for partition, rows in parts:
             partition.drop_free(rows, reason)

@@ -1,6 +1,6 @@
 """Samplers decide which rows a consumer gets: `SequentialSampler`, `GRPOSampler`, `DPSampler`, or one of your own.
 
-`SeqlenBalancedSampler` balances the tokens of DP ranks; `StalenessFilter` keeps old rows from whatever sampler it wraps.
+`SeqlenBalancedSampler` balances the tokens of DP ranks; `StalenessFilter` keeps old rows from the sampler it wraps.
 """
 
 from transfer_queue.samplers.balanced import SeqlenBalancedSampler

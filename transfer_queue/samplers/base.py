@@ -83,7 +83,7 @@ class BaseSampler(ABC):
         field_mapping: dict[str, int],
         **kwargs: Any,
     ) -> dict[str, list[int]]:
-        """Rows that nobody shall have any more, by reason; asked before `filter_ready_indices`, with the same arguments.
+        """Rows that nobody shall have any more, by reason; asked before, and like, `filter_ready_indices`.
 
         They are dropped for this task and every task that has not taken them. Only rows of `all_indices` that the
         task has not taken may be named, each once; a row need not be ready.

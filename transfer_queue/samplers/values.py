@@ -20,16 +20,20 @@ MOST_NUMBERS = 8
 
 
 def read_numbers(partition: Partition, task: str, field: str, read: ReadValues) -> NDArray[np.float64]:
-    """The values of one field of the rows that the task could still take; the array has an entry for every row."""
+    """The values of one field of the rows that the task could still take, in an array with an entry for every row."""
     rows = np.flatnonzero(partition.has(field) & partition.exists & (partition.task(task).state == FREE))
-    if not len(rows):
-        return np.full(partition.size, np.nan)
     try:
-        found = numbers(field, read(field, (rows + partition.base).tolist()))
+        found = numbers(field, read(field, (rows + partition.base).tolist())) if len(rows) else np.empty(0)
     except FieldError as error:
         raise SamplerError(f"the values of field {field!r} cannot be read for a sampler: {error}") from error
-    result = np.full((partition.size, *found.shape[1:]), np.nan)
+    return spread(partition.size, rows, found)
+
+
+def spread(capacity: int, rows: NDArray[np.intp], found: NDArray[np.float64]) -> NDArray[np.float64]:
+    """An array, not to be written to, that has these values at these rows and NaN everywhere else."""
+    result = np.full((capacity, *found.shape[1:]), np.nan)
     result[rows] = found
+    result.flags.writeable = False
     return result
 
 
