@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from transfer_queue.errors import ControllerTimeoutError as ControllerTimeoutError
     from transfer_queue.errors import DPGroupError as DPGroupError
     from transfer_queue.errors import ExhaustedError as ExhaustedError
+    from transfer_queue.errors import ExtentError as ExtentError
     from transfer_queue.errors import FieldError as FieldError
+    from transfer_queue.errors import FieldLostError as FieldLostError
     from transfer_queue.errors import GroupError as GroupError
     from transfer_queue.errors import JournalError as JournalError
     from transfer_queue.errors import LeaseError as LeaseError
@@ -28,10 +30,8 @@ if TYPE_CHECKING:
     from transfer_queue.errors import ProtocolError as ProtocolError
     from transfer_queue.errors import RequestError as RequestError
     from transfer_queue.errors import SamplerError as SamplerError
-    from transfer_queue.errors import StepClearedError as StepClearedError
-    from transfer_queue.errors import ExtentError as ExtentError
-    from transfer_queue.errors import FieldLostError as FieldLostError
     from transfer_queue.errors import SamplerLostError as SamplerLostError
+    from transfer_queue.errors import StepClearedError as StepClearedError
     from transfer_queue.errors import StorageFullError as StorageFullError
     from transfer_queue.errors import TransferQueueError as TransferQueueError
     from transfer_queue.meta import BatchMeta as BatchMeta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import weakref
@@ -71,12 +72,10 @@ class TransferQueueClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections; may be called twice. Leases stay until they are over, values until they are consumed."""
+        """Close the connections; may be called twice. Leases and values stay until they are over."""
         if not self._closed:
-            try:
+            with contextlib.suppress(TransferQueueError):  # it is gone, and with it whoever cared for the values
                 self._plane.close()
-            except TransferQueueError:
-                pass  # the controller is gone, and with it whoever cared for the values
         with self._lock:
             self._closed = True
             _close_all(self._idle)
@@ -112,9 +111,7 @@ class TransferQueueClient:
         indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         stored = yield from self._plane.store(frames, timeout_s)
         body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
-        reply, _ = yield Ask(
-            wire.Rows, body, stored.frames, timeout_s, lambda: f"put of {rows} rows waited for room"
-        )
+        reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s, lambda: f"put of {rows} rows waited for room")
         names = [column.name for column in columns]
         if metadata is not None:
             return metadata.with_fields(names)
@@ -157,9 +154,7 @@ class TransferQueueClient:
         reply, _ = yield Ask(wire.Rows, body, (), timeout_s, waits)
         return BatchMeta(reply.indexes, fields, reply.steps, reply.group_ids, task_name, reply.lease, reply.dp_rank)
 
-    def _get_data(
-        self, meta: BatchMeta, fields: Iterable[str] | None = None, *, zero_copy: bool = False
-    ) -> Steps[Any]:
+    def _get_data(self, meta: BatchMeta, fields: Iterable[str] | None = None, *, zero_copy: bool = False) -> Steps[Any]:
         """The values of these rows, in the order of `meta`: of `meta.fields`, or of `fields`.
 
         A TensorDict where torch and tensordict are installed, otherwise a dict of NumPy arrays; private to the caller
@@ -258,7 +253,7 @@ class TransferQueueClient:
             while True:
                 try:
                     answer = self._exchange(ask)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - the steps decide
                     ask = steps.throw(error)
                 else:
                     ask = steps.send(answer)
@@ -273,7 +268,7 @@ class TransferQueueClient:
             while True:
                 try:
                     answer = await self._exchange_async(ask)
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - the steps decide
                     ask = steps.throw(error)
                 else:
                     ask = steps.send(answer)

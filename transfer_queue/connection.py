@@ -148,7 +148,7 @@ class Connection(_Caller):
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def tell(self, client: str, body: wire.Body) -> None:
-        """Send a message that has no reply; nothing, if there is no connection: then the controller knows without it."""
+        """Send a message that has no reply; nothing without a connection: then the controller knows."""
         if self._channel is not None:
             try:
                 self._channel.send(self._message(client, body, ()), time.monotonic() + self._connect_s)

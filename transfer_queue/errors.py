@@ -65,7 +65,7 @@ class SamplerError(TransferQueueError, ValueError):
 
 
 class SamplerLostError(SamplerError):
-    """A registered sampler that a restarted controller could not make again: its task refuses until it is registered."""
+    """A registered sampler that a restarted controller could not make again: its task refuses."""
 
 
 class LeaseError(TransferQueueError, ValueError):

@@ -18,7 +18,7 @@ NEEDED = 64 << 20
 
 @dataclass(slots=True)
 class Home:
-    """The folders of one queue. Whoever holds it keeps it; it goes with the last holder, or by a later start's sweep."""
+    """The folders of one queue. Whoever holds it keeps it; a later start sweeps what nobody holds."""
 
     socket: RunFolder
     arenas: RunFolder | None

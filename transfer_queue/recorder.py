@@ -1,4 +1,4 @@
-"""Operations as the service carries them out: on the state, into the journal, remembered for a request that comes twice."""
+"""Operations as the service has them: carried out, written down, and remembered for requests that come twice."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Recorder:
         self.state.now = self._clock() - self.behind
         return self.state.now
 
-    def put(self, caller: Caller, put: wire.Put, chunks: Sequence[Chunk], frames: Sequence[wire.Frame]) -> wire.Rows | None:
+    def put(
+        self, caller: Caller, put: wire.Put, chunks: Sequence[Chunk], frames: Sequence[wire.Frame]
+    ) -> wire.Rows | None:
         """The rows of a put; None while there is no room for them."""
         self.now()
         rows = self.state.put(put, chunks)

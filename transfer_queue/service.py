@@ -157,7 +157,7 @@ class Service:
                     each.gone()
 
     def _give_up(self, out: Sequence[Outgoing], error: JournalError) -> None:
-        """What was done is not written, so nobody may hear of it: the state is what the journal says, after a restart."""
+        """What was done is not written, so nobody may hear of it: a restart goes on from what is."""
         failure = wire.Failure("JournalError", str(error), error.details)
         for each in out:
             each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
@@ -333,7 +333,7 @@ class Service:
             for consumer in list(self.line.custom.values()):
                 if not consumer.over:
                     self._try_consumer(consumer, behind=False)
-            if not any([self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)]):
+            if not any(self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)):
                 break
         self._serve_recyclers()
 

@@ -28,9 +28,9 @@ from transfer_queue import (
     TransferQueueController,
     wire,
 )
+from transfer_queue.exchange import Ask
 from transfer_queue.transport.channel import unix_socket
 from transfer_queue.transport.framing import framed
-from transfer_queue.exchange import Ask
 
 Start = Callable[..., TransferQueueController]
 Connect = Callable[..., TransferQueueClient]

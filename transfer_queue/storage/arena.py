@@ -56,7 +56,9 @@ class Arena:
         self._extents = Extents()
         self._bytes: dict[int, Bytes] = {}
         self._paths: dict[int, Path] = {}
-        self._locks: dict[int, int] = {}  # a descriptor of each file, locked: who can lock it knows that this owner died
+        self._locks: dict[
+            int, int
+        ] = {}  # a descriptor of each file, locked: who can lock it knows that this owner died
         self._made = 0
         self._lock = threading.Lock()  # around extents; never held while anything is copied, made or told
         self._growing = threading.Lock()  # one segment is made at a time; taken before _lock, never after it

@@ -10,7 +10,7 @@ from transfer_queue import wire
 from transfer_queue.exchange import Steps
 
 INLINE_BYTES = wire.JOINED_BYTES
-"""The values of a put up to this size travel inside the message and lie in the controller: one round trip, no copy more."""
+"""The values of a put up to this size travel inside the message and lie in the controller: one round trip."""
 INLINE_COLUMN = 8 << 10
 """In larger puts, columns up to this size still do: samplers read them, and they are not worth a place of their own."""
 

@@ -54,7 +54,7 @@ class Chunk:
         return self
 
     def part(self, positions: Sequence[int]) -> Chunk:
-        """The rows at `positions` as a chunk of their own, their bytes copied; only where they lie in the controller."""
+        """The rows at `positions` as a chunk of their own with copies of their bytes; only where these lie here."""
         column = self.column
         sizes = [self.sizes[position] for position in positions]
         shapes = column.shapes if len(column.shapes) < 2 else [column.shapes[position] for position in positions]

@@ -66,7 +66,9 @@ def _chunk_images(chunk: Chunk, live: list[int]) -> list[ChunkImage]:
         part = chunk.part(live)
         return [ChunkImage(part.column, part.frame, part.extent, part.sizes, rows)]
     alone = [chunk.alone(position) for position in live]
-    return [ChunkImage(each.column, None, each.extent, each.sizes, [row]) for each, row in zip(alone, rows, strict=True)]
+    return [
+        ChunkImage(each.column, None, each.extent, each.sizes, [row]) for each, row in zip(alone, rows, strict=True)
+    ]
 
 
 def catalog_of(image: CatalogImage) -> Catalog:
@@ -78,7 +80,7 @@ def catalog_of(image: CatalogImage) -> Catalog:
         segments.known[each.number] = found
     segments.next_segment = image.next_segment
     for serial, fields in image.partitions.items():
-        for name, chunks in fields.items():
+        for _name, chunks in fields.items():
             for chunk in chunks:
                 restored = Chunk(chunk.column, chunk.frame, chunk.extent, chunk.sizes)
                 catalog.write([serial << ROW_BITS | row for row in chunk.rows], [restored])

@@ -110,7 +110,9 @@ class ShmPlane:
         """Ask where segments lie that this client has not seen yet."""
         unknown = sorted(_segments_of(placed, frames) - self._paths.keys())
         if unknown:
-            reply, _ = yield Ask(wire.Located, wire.Locate(unknown), (), TELL_S, lambda: "get_data waited for addresses")
+            reply, _ = yield Ask(
+                wire.Located, wire.Locate(unknown), (), TELL_S, lambda: "get_data waited for addresses"
+            )
             self._paths.update(zip(unknown, reply.paths, strict=True))
 
     def _gather(self, places: NDArray[np.int64], here: Any) -> NDArray[np.uint8]:
