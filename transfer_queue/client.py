@@ -206,6 +206,15 @@ class TransferQueueClient:
         rolled: wire.Rolled = reply
         return rolled
 
+    def _checkpoint(self, path: str | os.PathLike[str], *, timeout_s: float = 300.0) -> Steps[None]:
+        """Write the queue as it is now, its values included, to a file that another controller can begin with.
+
+        `TransferQueueController.start(restore=path)` does so. The path is one of the controller's machine, and becomes
+        visible when the file is whole; the queue goes on meanwhile. It needs a controller with `journal_dir`.
+        """
+        body = wire.Checkpoint(str(Path(path).absolute()))
+        yield Ask(wire.Done, body, (), timeout_s, lambda: f"the checkpoint {path} was not done")
+
     def _why(self, task_name: str) -> Steps[Explanation]:
         """Where the task stands and why its request is not served; `str` of it is what `NotReadyError` says."""
         reply, _ = yield self._ask(wire.Explained, wire.Why(task_name), f"why({task_name!r})")
@@ -232,6 +241,7 @@ class TransferQueueClient:
     drop, async_drop = blocking(_drop), awaiting(_drop)
     clear, async_clear = blocking(_clear), awaiting(_clear)
     rollback, async_rollback = blocking(_rollback), awaiting(_rollback)
+    checkpoint, async_checkpoint = blocking(_checkpoint), awaiting(_checkpoint)
     why, async_why = blocking(_why), awaiting(_why)
     stats, async_stats = blocking(_stats), awaiting(_stats)
     register_sampler, async_register_sampler = blocking(_register_sampler), awaiting(_register_sampler)

@@ -88,6 +88,7 @@ def spawn(orders: bytes) -> subprocess.Popen[bytes]:
 def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
+    readable: list[Any] = [process.stdout]
     try:
         process.stdin.write(orders)
         process.stdin.flush()
@@ -105,6 +106,8 @@ def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, 
             return answer
         end(process)
         raise rebuild(*answer["error"])
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.0 if not readable else STOP_S)
     code = process.poll()
     end(process)
     what = f"ended with code {code}" if code is not None else f"did not answer for {START_S:g} s"

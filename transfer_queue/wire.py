@@ -146,6 +146,12 @@ class Clear(msgspec.Struct, tag="clear", array_like=True, frozen=True):
     force: bool = False
 
 
+class Checkpoint(msgspec.Struct, tag="checkpoint", array_like=True, frozen=True):
+    """Write the whole queue, as it is now, to a file of the controller's machine."""
+
+    path: str
+
+
 class Rollback(msgspec.Struct, tag="rollback", array_like=True, frozen=True):
     version: int
 
@@ -168,7 +174,7 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
 
 Body = (
     Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | Locate | Lost
-    | Ack | Release | Extend | Drop | Clear | Rollback | Why | GetStats | RegisterSampler
+    | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | RegisterSampler
 )  # fmt: skip
 
 
