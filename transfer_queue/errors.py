@@ -8,6 +8,7 @@
     ├── DPGroupError            ranks of one DP group that disagree (ValueError)
     ├── SamplerError            a sampler raised, answered nonsense, hung or cannot travel (ValueError)
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
+    ├── FieldLostError          a lease on a field whose storage died (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
     ├── ProtocolError           a message that is none of ours (ValueError)
@@ -61,6 +62,10 @@ class SamplerError(TransferQueueError, ValueError):
 
 class LeaseError(TransferQueueError, ValueError):
     """A lease that is over (named, with how it ended), or a live one that stands in the way."""
+
+
+class FieldLostError(TransferQueueError, ValueError):
+    """A lease that ended because a field of its rows was lost with the storage that kept it."""
 
 
 class StepClearedError(TransferQueueError, ValueError):

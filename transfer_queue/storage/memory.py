@@ -118,6 +118,10 @@ class MemoryStorage:
 
     def free(self, freed: Freed) -> None:
         """Forget what the ledger has given up."""
+        if freed.field is None and freed.rows:
+            for name in self._partitions.get(freed.serial, {}):
+                self.free(Freed(freed.serial, name, freed.rows))
+            return
         if freed.field is None:
             self._partitions.pop(freed.serial, None)
             self._sizes.pop(freed.serial, None)

@@ -28,7 +28,7 @@ def test_a_lease_has_the_time_left_that_it_had() -> None:
     clock.now += 1
     assert ledger.expire() == 1
     ledger, clock = restarted(ledger, clock)
-    with pytest.raises(LeaseError, match="lease 1 .* taken by 'slow'.* expired"):
+    with pytest.raises(LeaseError, match=r"lease 1 .* taken by 'slow'.* expired"):
         ledger.ack(taken.lease_id or 0)
 
 
