@@ -9,6 +9,7 @@
     ├── SamplerError            a sampler raised, answered nonsense, hung or cannot travel (ValueError)
     ├── SamplerLostError        a registered sampler that a restarted controller cannot make again (SamplerError)
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
+    ├── FieldLostError          a lease on a field whose storage died (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
     ├── ExtentError             a range of storage that is freed twice or is not there (ValueError)
@@ -70,6 +71,10 @@ class SamplerLostError(SamplerError):
 
 class LeaseError(TransferQueueError, ValueError):
     """A lease that is over (named, with how it ended), or a live one that stands in the way."""
+
+
+class FieldLostError(TransferQueueError, ValueError):
+    """A lease that ended because a field of its rows was lost with the storage that kept it."""
 
 
 class StepClearedError(TransferQueueError, ValueError):

@@ -122,7 +122,7 @@ class QueueState:
         return DONE
 
     def _ack(self, operation: wire.Ack) -> wire.ReplyBody:
-        self.ledger.ack(operation.lease, operation.dp_rank)
+        self.ledger.ack(operation.lease, operation.dp_rank, operation.version)
         return DONE
 
     def _release(self, operation: wire.Release) -> wire.ReplyBody:
@@ -134,7 +134,7 @@ class QueueState:
         return DONE
 
     def _drop(self, operation: wire.Drop) -> wire.ReplyBody:
-        self.ledger.drop(operation.lease, operation.reason)
+        self.ledger.drop(operation.lease, operation.reason, refill=operation.refill)
         return DONE
 
     def _drop_rows(self, operation: op.DropRows) -> wire.ReplyBody:
