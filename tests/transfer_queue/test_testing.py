@@ -99,7 +99,7 @@ def test_a_class_that_nobody_can_import_cannot_travel() -> None:
     class Local(SequentialSampler):
         pass
 
-    with pytest.raises(SamplerError, match="Local.*cannot travel"):
+    with pytest.raises(SamplerError, match=r"Local.*cannot travel"):
         check_sampler(Local)
 
 
