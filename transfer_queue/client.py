@@ -198,9 +198,10 @@ class TransferQueueClient:
         return bool(reply.changed)
 
     def _rollback(self, version: int) -> Steps[wire.Rolled]:
-        """Undo the acks that bore a later version: `rows` are free again for their tasks.
+        """Undo the acks that bore a later version: the answer's `rows` (by task) are free again.
 
-        Rows of steps that were cleared since are gone: `gone_steps` names these steps, so that they can be put again.
+        What was cleared since cannot come back and has to be put again: whole `gone_steps`, and `gone_rows` whose
+        values were freed because every task had consumed them.
         """
         reply, _ = yield self._ask(wire.Rolled, wire.Rollback(version), f"rollback to version {version}")
         rolled: wire.Rolled = reply

@@ -73,10 +73,6 @@ class LeaseError(TransferQueueError, ValueError):
     """A lease that is over (named, with how it ended), or a live one that stands in the way."""
 
 
-class FieldLostError(TransferQueueError, ValueError):
-    """A lease that ended because a field of its rows was lost with the storage that kept it."""
-
-
 class StepClearedError(TransferQueueError, ValueError):
     """The rows asked for belong to a step that was cleared."""
 
@@ -90,7 +86,7 @@ class ExtentError(TransferQueueError, ValueError):
 
 
 class FieldLostError(TransferQueueError, ValueError):
-    """A field whose storage died."""
+    """A field whose storage died, or a lease on rows that lost one."""
 
 
 class JournalError(TransferQueueError, ValueError):

@@ -146,7 +146,7 @@ class QueueState:
 
     def _rollback(self, operation: wire.Rollback) -> wire.ReplyBody:
         rolled = self.ledger.rollback(operation.version)
-        return wire.Rolled(rolled.rows, list(rolled.gone_steps))
+        return wire.Rolled(rolled.rows, rolled.gone_steps, rolled.gone_rows)
 
     def _read(self, operation: op.Read) -> wire.ReplyBody:
         self.ledger.read(operation.indexes)

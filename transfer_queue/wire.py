@@ -229,10 +229,11 @@ class Located(msgspec.Struct, tag="located", array_like=True, frozen=True):
 
 
 class Rolled(msgspec.Struct, tag="rolled", array_like=True, frozen=True):
-    """Rows that are free again, and the steps that were cleared since and cannot come back."""
+    """Rows that are free again, by task; and what cannot come back: steps that were cleared, rows that were freed."""
 
-    rows: int
+    rows: dict[str, list[int]]
     gone_steps: list[int]
+    gone_rows: list[int]
 
 
 class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):
