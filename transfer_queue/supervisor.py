@@ -21,6 +21,8 @@ from transfer_queue.process import Orders
 
 log = logging.getLogger("transfer_queue")
 
+PROGRAM = "transfer_queue.process"
+"""What a controller's process runs."""
 START_S = 60.0
 """A controller is there in a fraction of a second; one whose samplers import torch takes some seconds."""
 STOP_S = 5.0
@@ -75,7 +77,7 @@ class Supervisor:
 def spawn(orders: bytes) -> subprocess.Popen[bytes]:
     """A controller process that has answered; the error that it answered, or `ControllerLostError`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "transfer_queue.process"],
+        [sys.executable, "-m", PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

@@ -137,7 +137,7 @@ def test_a_controller_that_dies_is_told_and_a_durable_one_is_asked_again(keys: K
         process.kill()
         process.wait(20)
         waiting.start()
-        with pytest.raises(ControllerLostError, match=rf"went away while the test waited|nobody listens"):
+        with pytest.raises(ControllerLostError, match=r"went away while the test waited|nobody listens"):
             lost.call("silent")
     with controller(endpoint, "", *secrets):
         waiting.join(30)
