@@ -27,7 +27,7 @@ from transfer_queue.errors import (
 from transfer_queue.journal import Compactor
 from transfer_queue.ledger import DPPlace, Taken, Want
 from transfer_queue.ledger.explain import EARLIER, NEVER_ASKED, Explanation, Reason, explain
-from transfer_queue.ledger.limits import check_fits, check_possible
+from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name, check_possible
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.recorder import Recorder
 from transfer_queue.room import Room
@@ -135,7 +135,8 @@ class Service:
             self.serve()
         self._custom.check()
         for waiter in self.deadlines.due(now):
-            self._time_out(waiter, now)
+            if not waiter.over:  # the end of one wait may have served another
+                self._time_out(waiter, now)
         if self.recorder.journal is not None:
             self.recorder.journal.sync()
         if now - self._looked_at >= LOOK_S:
@@ -203,6 +204,8 @@ class Service:
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
         check_fits(self.ledger.shape, put.rows)
+        for column in put.columns:
+            check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
         chunks = split(put, frames)
         if put.indexes:
             self._reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
@@ -220,6 +223,7 @@ class Service:
             self.deadlines.add(producer)
 
     def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
+        check_name("task", body.task, self.ledger.last_wants, MOST_TASKS)
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:
