@@ -62,9 +62,9 @@ class Offer:
     ) -> Offer:
         taken = partition.task(want.task).state != FREE
         columns = {field: column for column, field in enumerate(partition.fields)}
-        produced = np.zeros((partition.capacity, len(columns)), dtype=np.bool_)
+        produced = np.zeros((partition.size, len(columns)), dtype=np.bool_)
         for field, column in columns.items():
-            produced[:, column] = partition.fields[field]
+            produced[:, column] = partition.has(field)
         takeable = frozenset(np.flatnonzero(partition.view(want.task, want.fields, 1).ready).tolist())
         rows = np.flatnonzero(partition.exists).tolist()
         values = {field: read_numbers(partition, want.task, field, read) for field in value_fields}

@@ -18,7 +18,7 @@ def gather(ledger: Ledger, line: Line, waiting_producers: int, stored_bytes: int
     return wire.Stats(
         {name: _of_task(ledger, line, name) for name in sorted(names)},
         [partition.step for partition in partitions],
-        sum(lease.exclusive for lease in ledger.leases),
+        len(ledger.leases.live),
         waiting_producers,
         stored_bytes,
         ledger.rows_put,

@@ -28,6 +28,12 @@ Frame = bytes | bytearray | memoryview
 JOINED_BYTES = 1 << 16
 """Values of up to this size travel in one frame; beyond it, copying them together costs more than it saves."""
 
+Extent = tuple[int, int]
+"""Where the values of one column begin: the number of a segment, and an offset in it."""
+
+INLINE: Extent = (-1, 0)
+"""The extent of a column whose values travel in the message and lie in the controller."""
+
 OBJECT = "object"
 """The dtype of strings, bytes and JSON-like values; each row is a msgpack document of its own."""
 
@@ -45,7 +51,10 @@ class Column(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
-    """New rows (`indexes` empty), or more fields of rows that exist."""
+    """New rows (`indexes` empty), or more fields of rows that exist.
+
+    `extents` is parallel to `columns`, or empty where all values travel inside the message.
+    """
 
     rows: int
     columns: list[Column]
@@ -54,6 +63,7 @@ class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
     step: int | None = None
     group_ids: list[str | int] | None = None
     timeout_s: float = 300.0
+    extents: list[Extent] = []
 
 
 class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
@@ -72,9 +82,48 @@ class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
     fields: list[str]
 
 
+class EndRead(msgspec.Struct, tag="end_read", array_like=True, frozen=True):
+    """The values that `Values.read` let the client map are copied or let go; it has no reply."""
+
+    read: int
+
+
+class Attach(msgspec.Struct, tag="attach", array_like=True, frozen=True):
+    """A new segment of the caller's values: a file of `size` bytes that it holds locked while it lives."""
+
+    path: str
+    size: int
+
+
+class Detach(msgspec.Struct, tag="detach", array_like=True, frozen=True):
+    """The caller writes no more into these segments; the controller removes each with its last row."""
+
+    segments: list[int]
+
+
+class Recycle(msgspec.Struct, tag="recycle", array_like=True, frozen=True):
+    """Which bytes of these segments are free again; waits until some are, at most `timeout_s`."""
+
+    segments: list[int]
+    timeout_s: float = 0.0
+
+
+class Locate(msgspec.Struct, tag="locate", array_like=True, frozen=True):
+    """Where these segments lie."""
+
+    segments: list[int]
+
+
+class Lost(msgspec.Struct, tag="lost", array_like=True, frozen=True):
+    """The caller could not read these segments: their storage died."""
+
+    segments: list[int]
+
+
 class Ack(msgspec.Struct, tag="ack", array_like=True, frozen=True):
     lease: int
     dp_rank: int | None = None
+    version: int | None = None
 
 
 class Release(msgspec.Struct, tag="release", array_like=True, frozen=True):
@@ -89,11 +138,22 @@ class Extend(msgspec.Struct, tag="extend", array_like=True, frozen=True):
 class Drop(msgspec.Struct, tag="drop", array_like=True, frozen=True):
     lease: int
     reason: str
+    refill: bool = False
 
 
 class Clear(msgspec.Struct, tag="clear", array_like=True, frozen=True):
     step: int
     force: bool = False
+
+
+class Checkpoint(msgspec.Struct, tag="checkpoint", array_like=True, frozen=True):
+    """Write the whole queue, as it is now, to a file of the controller's machine."""
+
+    path: str
+
+
+class Rollback(msgspec.Struct, tag="rollback", array_like=True, frozen=True):
+    version: int
 
 
 class Why(msgspec.Struct, tag="why", array_like=True, frozen=True):
@@ -112,19 +172,22 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
     everyone: bool = False
 
 
-Body = Put | GetMeta | GetData | Ack | Release | Extend | Drop | Clear | Why | GetStats | RegisterSampler
-
-
-NO_REQUEST = -1
-"""The sequence number of a reply that answers nothing: sent to see whether a connection stands."""
+Body = (
+    Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | Locate | Lost
+    | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | RegisterSampler
+)  # fmt: skip
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """`sequence` grows with each request of a connection; the reply bears the same."""
+    """`sequence` grows with each request of a session, which may outlive its connection; the reply bears the same.
+
+    A request that comes twice (its reply was lost) is carried out once and answered twice.
+    """
 
     sequence: int
     client: str
     body: Body
+    session: int = 0
 
 
 class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
@@ -138,7 +201,39 @@ class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
 
 
 class Values(msgspec.Struct, tag="values", array_like=True, frozen=True):
+    """Values by column, a frame each; a column in `placed` has in its stead where each row lies.
+
+    Such a frame is an array of int64, three per row: segment, offset, bytes. A row whose segment is -1 lies at that
+    offset of the last frame. Until `EndRead(read)` the bytes stay as they are.
+    """
+
     columns: list[Column]
+    placed: list[int] = []
+    read: int = -1
+
+
+class Attached(msgspec.Struct, tag="attached", array_like=True, frozen=True):
+    segment: int
+
+
+class Recycled(msgspec.Struct, tag="recycled", array_like=True, frozen=True):
+    """Byte ranges (segment, offset, bytes) that the caller may write again."""
+
+    ranges: list[tuple[int, int, int]]
+
+
+class Located(msgspec.Struct, tag="located", array_like=True, frozen=True):
+    """The paths of the segments asked for, in their order."""
+
+    paths: list[str]
+
+
+class Rolled(msgspec.Struct, tag="rolled", array_like=True, frozen=True):
+    """Rows that are free again, by task; and what cannot come back: steps that were cleared, rows that were freed."""
+
+    rows: dict[str, list[int]]
+    gone_steps: list[int]
+    gone_rows: list[int]
 
 
 class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):
@@ -184,7 +279,7 @@ class Failure(msgspec.Struct, tag="failure", array_like=True, frozen=True):
     details: dict[str, Any]
 
 
-ReplyBody = Rows | Values | Done | Explained | Stats | Failure
+ReplyBody = Rows | Values | Done | Attached | Recycled | Located | Rolled | Explained | Stats | Failure
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):
@@ -199,7 +294,7 @@ _replies = msgspec.msgpack.Decoder(Reply)
 encode = _encoder.encode
 
 
-def decode_request(frame: bytes) -> Request:
+def decode_request(frame: Frame) -> Request:
     """The request in a header frame; `ProtocolError` if it is none."""
     try:
         return _requests.decode(frame)
@@ -207,7 +302,7 @@ def decode_request(frame: bytes) -> Request:
         raise ProtocolError(f"a message of {len(frame)} bytes is no request of this version: {error}") from error
 
 
-def decode_reply(frame: bytes) -> Reply:
+def decode_reply(frame: Frame) -> Reply:
     """The reply in a header frame; `ProtocolError` if it is none."""
     try:
         return _replies.decode(frame)
@@ -222,7 +317,7 @@ def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
     return frames
 
 
-def separate(rows: int, columns: Sequence[Column], frames: Sequence[bytes]) -> Sequence[bytes]:
+def separate(rows: int, columns: Sequence[Column], frames: Sequence[Frame]) -> Sequence[Frame]:
     """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
     if len(frames) == 1 and len(columns) > 1:
         sizes = [sum(row_sizes(column, rows)) for column in columns]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from transfer_queue.errors import DPGroupError, GroupError
+from transfer_queue.errors import DPGroupError, GroupError, SamplerLostError
 from transfer_queue.ledger.request import DP_KEYS, DPPlace, dp_place, refuse_unknown
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.samplers.balanced import SeqlenBalancedSampler
@@ -36,6 +36,7 @@ class SamplerRegistry:
         self._default: BaseSampler = SequentialSampler()
         self._tasks: dict[str, BaseSampler] = {}
         self._ranks: dict[tuple[str | None, str | None], list[DPSampler]] = {}
+        self._lost: dict[str | None, str] = {}
 
     def register(self, sampler: BaseSampler, task: str | None = None, client: str | None = None) -> None:
         """Let `sampler` serve a task (None: every task without its own).
@@ -44,6 +45,7 @@ class SamplerRegistry:
         ranks of the same size may register, another size is a `DPGroupError`.
         """
         self._check_group_size(sampler)
+        self._lost.pop(task, None)
         if type(sampler) is DPSampler:
             self._register_rank(sampler, task, client)
         elif task is None:
@@ -63,6 +65,23 @@ class SamplerRegistry:
                 f"a group is the {self.shape.num_n_samples} rows of one prompt"
             )
 
+    def lose(self, task: str | None, why: str) -> None:
+        """The sampler that was registered for the task cannot be made again: the task refuses until another is."""
+        self._lost[task] = why
+
+    @property
+    def lost(self) -> dict[str | None, str]:
+        """Why tasks (None: those without their own sampler) refuse."""
+        return dict(self._lost)
+
+    def _refuse_lost(self, task: str) -> None:
+        found = task if task in self._lost else None
+        if found in self._lost and (found is not None or task not in self._tasks):
+            raise SamplerLostError(
+                f"the sampler of task {task!r} did not survive the controller's restart ({self._lost[found]}): "
+                "register it again"
+            )
+
     def _register_rank(self, sampler: DPSampler, task: str | None, client: str | None) -> None:
         for (other, _), known in self._ranks.items():
             if other == task and known[0].dp_size != sampler.dp_size:
@@ -78,6 +97,8 @@ class SamplerRegistry:
 
     def choose(self, task: str, client: str, params: Mapping[str, Any] | None, get_n_samples: bool) -> Choice:
         """How a request of this client for this task is served; errors name what is wrong with its parameters."""
+        if self._lost:
+            self._refuse_lost(task)
         sampler = self._tasks.get(task, self._default)
         given = dict(params or {})
         custom = None if type(sampler) in BUILT_IN else sampler

@@ -21,13 +21,12 @@ MOST_NUMBERS = 8
 
 def read_numbers(partition: Partition, task: str, field: str, read: ReadValues) -> NDArray[np.float64]:
     """The values of one field of the rows that the task could still take, in an array with an entry for every row."""
-    produced = partition.fields.get(field, np.zeros(partition.capacity, dtype=np.bool_))
-    rows = np.flatnonzero(produced & partition.exists & (partition.task(task).state == FREE))
+    rows = np.flatnonzero(partition.has(field) & partition.exists & (partition.task(task).state == FREE))
     try:
         found = numbers(field, read(field, (rows + partition.base).tolist())) if len(rows) else np.empty(0)
     except FieldError as error:
         raise SamplerError(f"the values of field {field!r} cannot be read for a sampler: {error}") from error
-    return spread(partition.capacity, rows, found)
+    return spread(partition.size, rows, found)
 
 
 def spread(capacity: int, rows: NDArray[np.intp], found: NDArray[np.float64]) -> NDArray[np.float64]:
