@@ -18,6 +18,7 @@ from transfer_queue.errors import ConfigurationError, GroupError, LeaseError, Pr
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
+from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class TransferQueueClient:
         known = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         body = wire.Put(rows, columns, *known, global_step, group_id, timeout_s)
         reply, _ = self._call(
-            wire.Rows, body, wire.joined(frames), timeout_s, lambda: f"put of {rows} rows waited for room"
+            wire.Rows, body, wire.joined(frames), timeout_s + GRACE_S, lambda: f"put of {rows} rows waited for room"
         )
         names = [column.name for column in columns]
         if metadata is not None:
@@ -138,7 +139,7 @@ class TransferQueueClient:
             wire.Rows,
             body,
             (),
-            timeout_s,
+            timeout_s + GRACE_S,
             lambda: f"get_meta waited for {batch_size} rows of {where} for task {task_name!r}",
         )
         return BatchMeta(reply.indexes, fields, reply.steps, reply.group_ids, task_name, reply.lease, reply.dp_rank)
@@ -185,6 +186,18 @@ class TransferQueueClient:
         """Counts per task, alive partitions, leases and bytes."""
         return self.request(wire.Stats, wire.GetStats(), "stats")
 
+    def survey(self, task_name: str | None = None) -> wire.Surveyed:
+        """All counts and, of the same moment, where every task (or this one) stands."""
+        return self.request(wire.Surveyed, wire.Survey(task_name), "survey")
+
+    def peek(self, step: int | None = None, limit: int = 20, fields: Sequence[str] | None = None) -> Peeked:
+        """The first `limit` rows of a step (None: of all alive), with the beginnings of `fields` (None: of all).
+
+        For a person who looks: it takes nothing, and says of each row which fields it has and where each task stands.
+        """
+        body = wire.Peek(step, limit, None if fields is None else list(fields))
+        return readable(self.request(wire.Peeked, body, "peek"))
+
     def register_sampler(self, task_name: str, sampler: SamplerLike) -> None:
         """Let `sampler` serve the task; a `DPSampler` gives this client, and no other, its default DP parameters."""
         body = wire.RegisterSampler(task_name, spec_of(sampler))
@@ -199,7 +212,7 @@ class TransferQueueClient:
     ) -> tuple[ReplyT, list[bytes]]:
         connection = self._take()
         try:
-            reply, values = connection.call(self.client_id, body, frames, timeout_s + GRACE_S, waits)
+            reply, values = connection.call(self.client_id, body, frames, timeout_s, waits)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
             raise

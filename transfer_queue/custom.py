@@ -34,13 +34,14 @@ class CustomSamplers:
         self._ledger, self._line, self.timeout_s = ledger, line, timeout_s
         self._post, self._served, self._failed, self._serve = post, served, failed, serve
         self._threads: dict[int, SamplerThread] = {}
+        self._of_task: dict[str, SamplerThread] = {}
 
     def ask(self, consumer: Consumer, sampler: BaseSampler) -> None:
         """Ask the sampler about the oldest partition that changed since it found too little there, if it is free."""
         self._ledger.last_wants[consumer.want.task] = consumer.want
         check_possible(self._ledger.shape, self._ledger.steps, consumer.want)
         thread = self._threads.get(id(sampler)) or SamplerThread(sampler)
-        self._threads[id(sampler)] = thread
+        self._threads[id(sampler)] = self._of_task[consumer.want.task] = thread
         if thread.busy:
             return
         for partition in self._ledger.steps.in_order(consumer.want.step):
@@ -61,6 +62,15 @@ class CustomSamplers:
                     f"{self.timeout_s:g} s; nothing was taken, and its other requests wait until it answers"
                 )
                 self._failed(consumer, SamplerError(text))
+
+    def lost(self, now: float) -> dict[str, str]:
+        """The tasks that nobody can be served for, because their sampler has run past its deadline; and since when."""
+        late = {
+            task: (thread.name, now - thread.busy_since)
+            for task, thread in self._of_task.items()
+            if thread.busy_since is not None and now - thread.busy_since > self.timeout_s
+        }
+        return {task: f"its sampler {name} has not answered for {s:.0f} s" for task, (name, s) in late.items()}
 
     def _answer_for(
         self, consumer: Consumer, partition: Partition, offer: Offer, thread: SamplerThread

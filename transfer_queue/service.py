@@ -17,14 +17,16 @@ from transfer_queue.errors import (
     TransferQueueError,
 )
 from transfer_queue.ledger import DPPlace, Ledger, Taken, Want
-from transfer_queue.ledger.explain import EARLIER, NEVER_ASKED, Explanation, Reason, explain
+from transfer_queue.ledger.explain import EARLIER, LOST, NEVER_ASKED, Explanation, Reason, explain
 from transfer_queue.ledger.limits import check_fits, check_possible
 from transfer_queue.ledger.request import check_seconds
+from transfer_queue.peeking import look
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import build
 from transfer_queue.statistics import gather
 from transfer_queue.storage.memory import MemoryStorage
+from transfer_queue.traffic import Traffic
 from transfer_queue.waiting import Caller, Consumer, Line, Producer
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,7 @@ class Service:
         self.storage = MemoryStorage(ledger.shape.capacity)
         self.line = Line()
         self.producers: list[Producer] = []
+        self.traffic = Traffic(ledger.clock)
         self._send, self._post, self._probed_at = send, post, ledger.clock()
         self._custom = CustomSamplers(
             ledger, self.line, sampler_timeout_s,
@@ -64,6 +67,8 @@ class Service:
             wire.Clear: self._clear,
             wire.Why: self._why,
             wire.GetStats: self._stats,
+            wire.Survey: self._survey,
+            wire.Peek: self._peek,
             wire.RegisterSampler: self._register,
         }
 
@@ -75,6 +80,7 @@ class Service:
                 raise ProtocolError("an empty message")
             request = wire.decode_request(frames[0])
             caller = Caller(identity, request.sequence, request.client)
+            self.traffic.asked(request.body)
             self._handlers[type(request.body)](caller, request.body, frames[1:])
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
             self._fail(caller, error)
@@ -201,6 +207,14 @@ class Service:
     def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[bytes]) -> None:
         self._reply(caller, self.stats())
 
+    def _survey(self, caller: Caller, body: wire.Survey, _: Sequence[bytes]) -> None:
+        stats = self.stats()
+        tasks = list(stats.tasks) if body.task is None else [body.task]
+        self._reply(caller, wire.Surveyed(stats, [self.why(task) for task in tasks]))
+
+    def _peek(self, caller: Caller, body: wire.Peek, _: Sequence[bytes]) -> None:
+        self._reply(caller, look(self.ledger, self.storage.glimpses, body))
+
     def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[bytes]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
 
@@ -312,6 +326,7 @@ class Service:
         return wire.Rows(indexes, steps, labels, lease, rank)
 
     def _reply(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[wire.Frame] = ()) -> bool:
+        self.traffic.answered(body)
         return self._send(caller, body, frames)
 
     def _fail(self, caller: Caller, error: Exception) -> None:
@@ -328,10 +343,18 @@ class Service:
         if ahead is None:
             return explanation
         text = f"go first to {ahead.caller.client!r}, whose earlier request waits"
-        return replace(explanation, reasons=(*explanation.reasons, Reason(EARLIER, ahead.want.needed, text)))
+        reason = Reason(EARLIER, ahead.want.needed, text, holder=ahead.caller.client)
+        return replace(explanation, reasons=(*explanation.reasons, reason))
 
     def why(self, task: str) -> Explanation:
         """Where the task stands: by the first of its requests that wait, else by its latest request."""
+        explanation, lost = self._stand(task), self._custom.lost(self.ledger.clock()).get(task)
+        if lost is None:
+            return explanation
+        reason = Reason(LOST, explanation.needed, f"cannot be chosen: {lost}")
+        return replace(explanation, reasons=(reason, *explanation.reasons))
+
+    def _stand(self, task: str) -> Explanation:
         waiting = self.line.of_task(task)
         if waiting:
             return self._explain(waiting[0])
@@ -344,4 +367,7 @@ class Service:
 
     def stats(self) -> wire.Stats:
         """The counts of this moment."""
-        return gather(self.ledger, self.line, len(self.producers), self.storage.stored_bytes)
+        return gather(
+            self.ledger, self.line, self.producers, self.traffic,
+            stored_bytes=self.storage.stored_bytes, lost=self._custom.lost(self.ledger.clock()),
+        )  # fmt: skip

@@ -47,7 +47,7 @@ class Partition:
         self.filled: list[int] = []
         self.slot_of: dict[Hashable, int] = {}
         self.tasks: dict[str, TaskRows] = {}
-        self._dropped: list[tuple[Rows, str]] = []
+        self.drops: list[tuple[Rows, str]] = []
 
     @property
     def free_slots(self) -> int:
@@ -122,7 +122,7 @@ class Partition:
         """Where this task stands here; a task not seen before has everything before it."""
         if name not in self.tasks:
             self.tasks[name] = TaskRows(self.capacity, self.capacity // self.group_size)
-            for rows, reason in self._dropped:
+            for rows, reason in self.drops:
                 self.move(name, rows, FREE, DROPPED, reason)
         return self.tasks[name]
 
@@ -162,7 +162,7 @@ class Partition:
         """Drop rows for every task, those that come later included, that has not taken them."""
         for name, stand in self.tasks.items():
             self.move(name, rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
-        self._dropped.append((rows, reason))
+        self.drops.append((rows, reason))
 
     def taken_by_others(self, task: str, field: str, rows: Rows) -> NDArray[np.bool_]:
         """Which of these rows another task that reads this field holds or has consumed."""

@@ -7,7 +7,7 @@ they mostly are. Only when other rows are, or some are withdrawn, is it cut into
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from transfer_queue import wire
@@ -49,6 +49,9 @@ class _Kept:
             self.chunk, self.indexes = chunk, indexes
         else:
             self.cells().update(zip(indexes, chunk.cells(), strict=True))
+
+    def items(self) -> Iterable[tuple[int, Cell]]:
+        return self.cut.items() if self.chunk is None else zip(self.indexes, self.chunk.cells(), strict=True)
 
     def cells(self) -> dict[int, Cell]:
         if self.chunk is not None:
@@ -118,6 +121,21 @@ class MemoryStorage:
         shapes = [shape for shape, _ in cells]
         same = all(shape == shapes[0] for shape in shapes)
         return wire.Column(name, dtype, shapes[:1] if same else shapes), b"".join(values)
+
+    def glimpses(self, name: str, indexes: Sequence[int], most: int) -> list[wire.Glimpse | None]:
+        """What each value begins with, at most `most` bytes of it; chunks stay whole."""
+        found: dict[int, Cell] = {}
+        for serial in {index // self._capacity for index in indexes}:
+            kept = self._partitions.get(serial, {}).get(name)
+            if kept is not None:
+                wanted = {index for index in indexes if index // self._capacity == serial}
+                found |= {index: cell for index, cell in kept.items() if index in wanted}
+        return [
+            wire.Glimpse(self._dtypes[name], found[index][0], len(found[index][1]), found[index][1][:most])
+            if index in found
+            else None
+            for index in indexes
+        ]
 
     def free(self, freed: Freed) -> None:
         """Forget what the ledger has given up."""
