@@ -114,6 +114,10 @@ class TransferQueueController:
             body = wire.RegisterSampler(task_name, spec_of(sampler), everyone=True)
             client.request(wire.Done, body, f"register_sampler for task {task_name!r}")
 
+    def wait(self) -> int:
+        """Return when the process has ended, with its exit code (negative: the signal that killed it)."""
+        return self._process.wait()
+
     def stop(self) -> None:
         """End the process and remove its socket; may be called twice, and does nothing in a forked child."""
         if self._owner != os.getpid():

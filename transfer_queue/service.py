@@ -209,7 +209,7 @@ class Service:
 
     def _survey(self, caller: Caller, body: wire.Survey, _: Sequence[bytes]) -> None:
         stats = self.stats()
-        tasks = list(stats.tasks) if body.task is None else [body.task]
+        tasks = list(stats.tasks)[-wire.MOST_TASKS :] if body.task is None else [body.task]
         self._reply(caller, wire.Surveyed(stats, [self.why(task) for task in tasks]))
 
     def _peek(self, caller: Caller, body: wire.Peek, _: Sequence[bytes]) -> None:

@@ -105,8 +105,12 @@ class GetStats(msgspec.Struct, tag="stats", array_like=True, frozen=True):
     pass
 
 
+MOST_TASKS = 32
+"""Tasks that a survey, a status document and the metrics tell one by one."""
+
+
 class Survey(msgspec.Struct, tag="survey", array_like=True, frozen=True):
-    """All counts, and where each task stands (`task`: that one alone), of one moment."""
+    """All counts, and where at most 32 tasks stand (`task`: that one alone), of one moment."""
 
     task: str | None = None
 

@@ -67,10 +67,14 @@ class Explanation:
         """Whether the request could be served now."""
         return 0 < self.needed <= self.ready and not any(reason.code == LOST for reason in self.reasons)
 
-    def __str__(self) -> str:
+    @property
+    def head(self) -> str:
+        """What is needed and what is there, without the reasons."""
         where = "any step" if self.step is None else f"step {self.step}"
-        head = f"task {self.task!r} needs {self.needed} rows of {where} with {list(self.fields)}: {self.ready} ready"
-        return "; ".join([head, *(f"{reason.rows} {reason.detail}" for reason in self.reasons)])
+        return f"task {self.task!r} needs {self.needed} rows of {where} with {list(self.fields)}: {self.ready} ready"
+
+    def __str__(self) -> str:
+        return "; ".join([self.head, *(f"{reason.rows} {reason.detail}" for reason in self.reasons)])
 
 
 def explain(ledger: Ledger, want: Want) -> Explanation:
