@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
     """One request of one connection. The head is read as a whole, with one deadline, before anything looks at it."""
 
     server: _Server
-    server_version, sys_version = "transfer_queue", ""
+    default_request_version = "HTTP/1.0"  # what cannot be read is refused with a status line too
 
     def handle(self) -> None:
         """Answer one request; a caller that sends none in time is left alone."""
@@ -145,6 +145,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(page.body)
+
+    def version_string(self) -> str:
+        """Who answers; which Python it runs on is nobody's business."""
+        return "transfer_queue"
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing: the terminal belongs to the run."""

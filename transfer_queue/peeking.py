@@ -100,7 +100,7 @@ def _numbers(value: wire.Glimpse) -> str:
     except TypeError:
         return kind  # a type that NumPy lacks, such as bfloat16
     shown = [f"{number:.6g}" if isinstance(number, float) else str(number) for number in numbers]
-    if not value.shape:
+    if not shown or not value.shape:
         return shown[0] if shown else kind
     return f"{kind} {' '.join(shown)}{' …' if value.size > count * item else ''}"
 
@@ -111,8 +111,13 @@ def _beginning_of_text(head: bytes) -> str | None:
     return head[prefix:].decode(errors="ignore") if prefix is not None else None
 
 
+def escaped(text: str) -> str:
+    """The text without a character that moves a cursor, colours a terminal or turns a line round."""
+    return "".join(map(_shown, text))
+
+
 def _cut(text: str) -> str:
-    shown = "".join(map(_shown, text[: TEXT + 1]))
+    shown = escaped(text[: TEXT + 1])
     return shown if len(shown) <= TEXT else shown[: TEXT - 1] + "…"
 
 

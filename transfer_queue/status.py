@@ -100,9 +100,10 @@ class Bytes(msgspec.Struct, frozen=True):
     capacity: int | None
 
 
-class Status(msgspec.Struct, frozen=True):
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The document; a reader refuses a `schema` that it does not know, and passes over fields that it does not know."""
 
+    schema: int = 1
     attempt: int | None
     lineage: int | None
     step: int | None
@@ -115,7 +116,6 @@ class Status(msgspec.Struct, frozen=True):
     bytes: Bytes
     ready: bool
     reason: str
-    schema: int = 1
 
 
 def status_of(surveyed: Surveyed, figures: Figures, hindrance: str | None) -> Status:

@@ -33,7 +33,7 @@ def peek(ledger: Ledger, step: int | None, limit: int) -> list[RowState]:
     found: list[RowState] = []
     for partition in ledger.steps.in_order(step):
         rows = _first(partition, limit - len(found))
-        fields = [(name, produced) for name, produced in partition.fields.items()]
+        fields = sorted(partition.fields.items(), key=lambda item: item[0])
         tasks = {task: _states(ledger, partition, task, rows) for task in task_names(ledger)}
         for row in rows:
             has = tuple(name for name, produced in fields if produced[row])

@@ -69,3 +69,7 @@ def _refuse_second(file: Path) -> None:
     except TransferQueueError:
         return
     raise ConfigError(f"queue.info_file={str(file)!r} names a queue that is running: choose another file.")
+
+
+if __name__ == "__main__":
+    main()
