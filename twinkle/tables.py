@@ -83,7 +83,9 @@ def stats_table(stats: Stats) -> RenderableType:
 def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in columns:
-        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+        number = name.startswith(">")
+        least = None if number else min(8, len(name) + 4)
+        table.add_column(name.lstrip(">"), justify="right" if number else "left", overflow="fold", min_width=least)
     return table
 
 
