@@ -67,6 +67,6 @@ def served(
         try:
             endpoint = Endpoint(host, port, pages)
         except ConfigurationError as error:
-            raise ConfigError(f"metrics.{error}, or 0 to switch the endpoint off.") from error
+            raise ConfigError(f"metrics.port={port}: {error}, or 0 to switch the endpoint off.") from error
         with endpoint:
             yield endpoint

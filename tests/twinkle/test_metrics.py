@@ -51,7 +51,9 @@ def test_a_port_in_use_is_one_sentence() -> None:
         port = taken.getsockname()[1]
 
         with (
-            pytest.raises(ConfigError, match=f"metrics.port {port} on 127.0.0.1 is in use: choose another, or 0 to"),
+            pytest.raises(
+                ConfigError, match=f"metrics.port={port}: port {port} on 127.0.0.1 is in use: choose another, or 0 to"
+            ),
             served("127.0.0.1", port, controller.get_info()),
         ):
             pass
