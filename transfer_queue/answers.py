@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from transfer_queue import wire
 from transfer_queue.custom import CustomSamplers
-from transfer_queue.ledger.explain import EARLIER, LOST, NEVER_ASKED, Explanation, Reason, explain
+from transfer_queue.ledger.explain import EARLIER, LOST_SAMPLER, NEVER_ASKED, Explanation, Reason, explain
 from transfer_queue.peeking import look
 from transfer_queue.recorder import Recorder
 from transfer_queue.room import Room
@@ -43,7 +43,7 @@ class Answers:
         explanation, lost = self._stand(task), self._lost(task)
         if not lost:
             return explanation
-        reason = Reason(LOST, explanation.needed, f"cannot be chosen: {lost}")
+        reason = Reason(LOST_SAMPLER, explanation.needed, f"cannot be chosen: {lost}")
         return replace(explanation, reasons=(reason, *explanation.reasons))
 
     def _stand(self, task: str) -> Explanation:

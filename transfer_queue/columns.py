@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -175,13 +176,27 @@ def _objects(column: wire.Column, frame: Any) -> list[Any]:
     return values
 
 
+def _own(frame: Any) -> Any:
+    """The bytes as an array that only the caller has; a mapped, read-only one is taken as it is."""
+    if isinstance(frame, np.ndarray):
+        return frame if frame.flags.writeable else _as_if_writable(frame)
+    return np.frombuffer(bytearray(frame), dtype=np.uint8)
+
+
+def _as_if_writable(mapped: Any) -> Any:
+    """The same memory, which torch takes without a warning; it knows no tensors that must not be written to."""
+    memory = (ctypes.c_ubyte * len(mapped)).from_address(mapped.ctypes.data)
+    memory.mapped = mapped  # type: ignore[attr-defined]  # keeps the mapping for as long as the tensor
+    return np.frombuffer(memory, dtype=np.uint8)
+
+
 def _torch_column(rows: int, column: wire.Column, frame: Any) -> Any:
     import torch
 
     if column.dtype == wire.OBJECT:
         return _objects(column, frame)
     dtype = getattr(torch, column.dtype)
-    flat = torch.frombuffer(bytearray(frame), dtype=dtype) if len(frame) else torch.empty(0, dtype=dtype)
+    flat = torch.from_numpy(_own(frame)).view(dtype) if len(frame) else torch.empty(0, dtype=dtype)
     if len(column.shapes) == 1:
         return flat.reshape(rows, *column.shapes[0])
     counts = [_size(shape) for shape in column.shapes]
@@ -201,7 +216,8 @@ def _numpy_column(rows: int, column: wire.Column, frame: Any) -> Any:
         dtype = np.dtype(column.dtype)
     except TypeError:
         raise FieldError(f"field {column.name!r} is {column.dtype}, which NumPy does not know: install torch") from None
-    flat = np.frombuffer(frame, dtype=dtype).copy()
+    own = frame if isinstance(frame, np.ndarray) else np.frombuffer(bytearray(frame), dtype=np.uint8)
+    flat = own.view(dtype)
     if len(column.shapes) == 1:
         return flat.reshape(rows, *column.shapes[0])
     ends = np.cumsum([_size(shape) for shape in column.shapes])

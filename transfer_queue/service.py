@@ -14,6 +14,8 @@ from typing import Any, cast
 from transfer_queue import operations as op
 from transfer_queue import wire
 from transfer_queue.answers import Answers
+from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
+from transfer_queue.checkpoint import Checkpoints
 from transfer_queue.custom import CustomSamplers
 from transfer_queue.errors import (
     BackPressureError,
@@ -25,7 +27,7 @@ from transfer_queue.errors import (
 )
 from transfer_queue.journal import Compactor
 from transfer_queue.ledger import DPPlace, Taken, Want
-from transfer_queue.ledger.limits import check_fits, check_possible
+from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name, check_possible
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.recorder import Recorder
 from transfer_queue.room import Room
@@ -81,6 +83,7 @@ class Service:
         self._custom = CustomSamplers(self, timeout_s)
         self._traffic = Traffic(time.monotonic)
         self._answers = Answers(recorder, registry, self.line, room, self._custom, self._traffic)
+        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
             wire.GetMeta: self._get_meta,
@@ -93,6 +96,7 @@ class Service:
             wire.Lost: self._lost,
             wire.Clear: self._change,
             wire.Rollback: self._change,
+            wire.Checkpoint: self._checkpoint,
             wire.Ack: self._change,
             wire.Release: self._change,
             wire.Extend: self._extend,
@@ -136,16 +140,19 @@ class Service:
             self.serve()
         self._custom.check()
         for waiter in self.deadlines.due(now):
-            self._time_out(waiter, now)
+            if not waiter.over:  # the end of one wait may have served another
+                self._time_out(waiter, now)
         if self.recorder.journal is not None:
             self.recorder.journal.sync()
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
             self._forget(lambda waiter: not waiter.caller.link.alive())
             self.files.sweep()
-            if self._compactor is not None:
+            if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
                 self._compactor.consider()
+        if self._checkpoints.busy:
+            self._look_at_checkpoints()
 
     def settle(self) -> None:
         """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
@@ -176,10 +183,19 @@ class Service:
         journal = self.recorder.journal
         if journal is not None and (due := journal.due()) is not None:
             known.append(due)
+        if self._checkpoints.busy:
+            known.append(time.monotonic() + CHECKPOINT_S)
         return min(known, default=None)
+
+    def _look_at_checkpoints(self) -> None:
+        if self._compactor is not None:
+            self._compactor.poll()
+        self._checkpoints.poll()
+        self._serve_recyclers()
 
     def close(self) -> None:
         """Let the journal go."""
+        self._checkpoints.close()
         if self._compactor is not None:
             self._compactor.close()
         if self.recorder.journal is not None:
@@ -193,6 +209,8 @@ class Service:
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
         check_fits(self.ledger.shape, put.rows)
+        for column in put.columns:
+            check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
         chunks = split(put, frames)
         if put.indexes:
             self._reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
@@ -210,6 +228,7 @@ class Service:
             self.deadlines.add(producer)
 
     def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
+        check_name("task", body.task, self.ledger.last_wants, MOST_TASKS)
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:
@@ -286,6 +305,15 @@ class Service:
     def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
         self._reply(caller, self.recorder.do(caller, body))
+
+    def _checkpoint(self, caller: Caller, body: wire.Checkpoint, _: Sequence[wire.Frame]) -> None:
+        def done(error: Exception | None) -> None:
+            if error is None:
+                self._reply(caller, DONE)
+            else:
+                self._fail(caller, error)
+
+        self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, wire.Explained(self._answers.why(body.task)))

@@ -83,4 +83,4 @@ def test_of_values_in_shared_memory_type_and_size_are_shown(start: Start, connec
     client = connect(start(global_batch_size=4, storage="shm"))
     client.put({"large": np.ones((4, 50_000)), "text": ["ü" * 60_000] * 4, "small": [1, 2, 3, 4]}, global_step=0)
 
-    assert client.peek(limit=1).rows[0].values == {"large": "float64[50000]", "text": "120,003 bytes", "small": "1"}
+    assert client.peek(limit=1).rows[0].values == {"large": "float64[50000]", "text": "120,005 bytes", "small": "1"}

@@ -9,16 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer_queue.ledger.ledger import Ledger
-from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.partition import LOST, Partition
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE
 
 NOT_PUT, FIELD, GROUP, LEASED_ROWS, DROPPED_ROWS = "not_put", "field_missing", "group_incomplete", "leased", "dropped"
-CONSUMED_ROWS, NEVER_ASKED, EARLIER, LOST = "consumed", "never_asked", "earlier_request", "sampler_lost"
+CONSUMED_ROWS, NEVER_ASKED, EARLIER = "consumed", "never_asked", "earlier_request"
+LOST_SAMPLER, LOST_FIELD = "sampler_lost", "lost"
 WITHHELD, STALE, NO_VERSION, NO_LENGTH = "withheld", "stale", "no_version", "no_length"
 
 CODES = (
-    NOT_PUT, FIELD, GROUP, LEASED_ROWS, DROPPED_ROWS, CONSUMED_ROWS, NEVER_ASKED, EARLIER, LOST,
+    NOT_PUT, FIELD, GROUP, LEASED_ROWS, DROPPED_ROWS, CONSUMED_ROWS, NEVER_ASKED, EARLIER, LOST_SAMPLER, LOST_FIELD,
     WITHHELD, STALE, NO_VERSION, NO_LENGTH,
 )  # fmt: skip
 """Every `Reason.code` but those of custom samplers: a metric labelled with them has no more series than these."""
@@ -68,7 +69,7 @@ class Explanation:
     @property
     def is_ready(self) -> bool:
         """Whether the request could be served now."""
-        return 0 < self.needed <= self.ready and not any(reason.code == LOST for reason in self.reasons)
+        return 0 < self.needed <= self.ready and not any(reason.code == LOST_SAMPLER for reason in self.reasons)
 
     @property
     def head(self) -> str:
@@ -116,7 +117,9 @@ def _of_partition(partition: Partition, want: Want, unit: int) -> list[Reason]:
     left = (partition.exists != 0) & (stand.state == FREE)
     for field in want.fields:
         lacking = left & ~partition.has(field)
-        found.append(_reason(FIELD, partition, lacking, f"without field {field!r}"))
+        lost = lacking & partition.marked(field, LOST)
+        found.append(_reason(LOST_FIELD, partition, lost, f"lost: field {field!r} was lost with its storage"))
+        found.append(_reason(FIELD, partition, lacking & ~lost, f"without field {field!r}"))
         left = left & ~lacking
     if unit > 1:
         found += _broken_groups(partition, left, unit)
@@ -157,13 +160,10 @@ def _broken_groups(partition: Partition, left: NDArray[np.bool_], unit: int) -> 
 
 
 def _dropped(partition: Partition, counts: Mapping[str, int], mask: NDArray[np.bool_]) -> list[Reason]:
-    found = []
+    found: list[Reason] = []
     for reason, rows in counts.items():
-        some: list[int] = []
-        for gone, why in partition.dropped:
-            if why == reason and len(some) < EXAMPLES:
-                some += (gone[mask[gone]] + partition.base).tolist()
-        found.append(Reason(DROPPED_ROWS, rows, f"dropped ({reason})", tuple(some[:EXAMPLES])))
+        some = _some(partition, mask & partition.dropped_for(reason)) if rows and len(found) < NAMED else ()
+        found.append(Reason(DROPPED_ROWS, rows, f"dropped ({reason})", some))
     return _shortened(found, "dropped for other reasons")
 
 
@@ -190,10 +190,9 @@ def _shortened(reasons: list[Reason], detail: str) -> list[Reason]:
 
 
 def _not_put(ledger: Ledger, want: Want, partitions: list[Partition]) -> list[Reason]:
-    capacity, alive = ledger.shape.capacity, len(partitions)
-    if want.step is None:
-        alive = max(alive, 1)
-    missing = max(alive, 1) * capacity - sum(partition.produced for partition in partitions)
+    missing = sum(partition.seats.rows_ever - partition.produced for partition in partitions)
+    if not partitions:
+        missing = ledger.shape.capacity
     where = "" if want.step is None else f" to step {want.step}"
     return [Reason(NOT_PUT, missing, f"not put{where} yet")]
 
@@ -204,7 +203,7 @@ def not_ready(ledger: Ledger, want: Want) -> dict[str, int]:
     unit = ledger.shape.num_n_samples if want.whole_groups else 1
     for partition in ledger.steps.in_order():
         for reason in _of_partition(partition, want, unit):
-            if reason.code in (FIELD, GROUP) and reason.rows:
+            if reason.code in (FIELD, GROUP, LOST_FIELD) and reason.rows:
                 counts[reason.code] = counts.get(reason.code, 0) + reason.rows
     return counts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer_queue.ledger.ledger import Ledger
-from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.partition import FREED, Partition
 from transfer_queue.ledger.view import CONSUMED, DROPPED, LEASED
 
 BLOCK = 4096
@@ -17,6 +17,7 @@ BLOCK = 4096
 class RowState:
     """One row: its fields, and for each task "free", "ready", "consumed", "leased by …" or "dropped (…)".
 
+    A row whose values were freed, because nobody can need them any more, has no fields.
     A row is ready for a task if its latest request could have it: all fields are there, and the whole group if it
     takes groups.
     """
@@ -36,7 +37,8 @@ def peek(ledger: Ledger, step: int | None, limit: int) -> list[RowState]:
         fields = [(name, partition.has(name)) for name in sorted(partition.fields)]
         tasks = {task: _states(ledger, partition, task, rows) for task in task_names(ledger)}
         for row in rows:
-            has = tuple(name for name, produced in fields if produced[row])
+            there = partition.exists[row] != FREED
+            has = tuple(name for name, produced in fields if there and produced[row])
             states = {task: state[row] for task, state in tasks.items()}
             found.append(RowState(row + partition.base, partition.step, partition.seats.name(row), has, states))
     return found
@@ -85,8 +87,5 @@ def _holders(ledger: Ledger, partition: Partition, task: str, rows: list[int]) -
 
 
 def _drop_reasons(partition: Partition, rows: list[int]) -> dict[int, str]:
-    wanted, found = np.asarray(rows), {}
-    for dropped, reason in partition.dropped:
-        for row in wanted[np.isin(wanted, dropped)]:
-            found[int(row)] = f"dropped ({reason})"
-    return found
+    numbers = {row: partition.dropped.at[row] for row in rows} if partition.dropped is not None else {}
+    return {row: f"dropped ({partition.reasons[number - 1]})" for row, number in numbers.items() if number}
