@@ -17,16 +17,14 @@ from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import AsyncConnection, Connection
 from transfer_queue.errors import ConfigurationError, GroupError, LeaseError, ProtocolError, TransferQueueError, rebuild
-from transfer_queue.exchange import Answer, Ask, ResultT, Steps, awaiting, blocking
+from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, awaiting, blocking
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
+from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 from transfer_queue.storage.base import MemoryPlane, Plane
 from transfer_queue.transport.address import address_of
-
-GRACE_S = 5.0
-"""How much longer than the controller the client waits: the controller's own error says more."""
 
 ReplyT = TypeVar("ReplyT", bound=wire.ReplyBody)
 
@@ -111,7 +109,9 @@ class TransferQueueClient:
         indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         stored = yield from self._plane.store(frames, timeout_s)
         body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
-        reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s, lambda: f"put of {rows} rows waited for room")
+        reply, _ = yield Ask(
+            wire.Rows, body, stored.frames, timeout_s + GRACE_S, lambda: f"put of {rows} rows waited for room"
+        )
         names = [column.name for column in columns]
         if metadata is not None:
             return metadata.with_fields(names)
@@ -151,7 +151,7 @@ class TransferQueueClient:
             where = "any step" if global_step is None else f"step {global_step}"
             return f"get_meta waited for {batch_size} rows of {where} for task {task_name!r}"
 
-        reply, _ = yield Ask(wire.Rows, body, (), timeout_s, waits)
+        reply, _ = yield Ask(wire.Rows, body, (), timeout_s + GRACE_S, waits)
         return BatchMeta(reply.indexes, fields, reply.steps, reply.group_ids, task_name, reply.lease, reply.dp_rank)
 
     def _get_data(
@@ -231,6 +231,21 @@ class TransferQueueClient:
         stats: wire.Stats = reply
         return stats
 
+    def _survey(self, task_name: str | None = None) -> Steps[wire.Surveyed]:
+        """All counts and, of the same moment, where every task (or this one) stands."""
+        reply, _ = yield self._ask(wire.Surveyed, wire.Survey(task_name), "survey")
+        surveyed: wire.Surveyed = reply
+        return surveyed
+
+    def _peek(self, step: int | None = None, limit: int = 20, fields: Sequence[str] | None = None) -> Steps[Peeked]:
+        """The first `limit` rows of a step (None: of all alive), with the beginnings of `fields` (None: of all).
+
+        For a person who looks: it takes nothing, and says of each row which fields it has and where each task stands.
+        """
+        body = wire.Peek(step, limit, None if fields is None else list(fields))
+        reply, _ = yield self._ask(wire.Peeked, body, "peek")
+        return readable(reply)
+
     def _register_sampler(self, task_name: str, sampler: SamplerLike) -> Steps[None]:
         """Let `sampler` serve the task; a `DPSampler` gives this client, and no other, its default DP parameters."""
         body = wire.RegisterSampler(task_name, spec_of(sampler))
@@ -248,6 +263,8 @@ class TransferQueueClient:
     checkpoint, async_checkpoint = blocking(_checkpoint), awaiting(_checkpoint)
     why, async_why = blocking(_why), awaiting(_why)
     stats, async_stats = blocking(_stats), awaiting(_stats)
+    survey, async_survey = blocking(_survey), awaiting(_survey)
+    peek, async_peek = blocking(_peek), awaiting(_peek)
     register_sampler, async_register_sampler = blocking(_register_sampler), awaiting(_register_sampler)
 
     def request(self, expected: type[ReplyT], body: wire.Body, what: str) -> ReplyT:
@@ -302,7 +319,7 @@ class TransferQueueClient:
                 connection.tell(self.client_id, ask.body)
                 self._give_back(connection)
                 return None, []
-            reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s + GRACE_S, ask.waits)
+            reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
             raise
@@ -317,9 +334,7 @@ class TransferQueueClient:
         try:
             while self._ended:
                 await connection.tell(self.client_id, self._ended.popleft())
-            reply, frames = await connection.call(
-                self.client_id, ask.body, ask.frames, ask.timeout_s + GRACE_S, ask.waits
-            )
+            reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()
             raise

@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 from transfer_queue import operations as op
 from transfer_queue import wire
 from transfer_queue.errors import SamplerError
-from transfer_queue.ledger.explain import Explanation, merged
+from transfer_queue.ledger.explain import Explanation, Reason, merged
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.recorder import Recorder
@@ -43,6 +43,7 @@ class CustomSamplers:
         self._service, self.timeout_s = service, timeout_s
         self._ledger = service.recorder.state.ledger
         self._threads: dict[int, SamplerThread] = {}
+        self._of_task: dict[str, SamplerThread] = {}
         self._running: dict[int, Consumer] = {}
 
     def ask(self, consumer: Consumer, sampler: BaseSampler) -> None:
@@ -50,7 +51,7 @@ class CustomSamplers:
         self._ledger.last_wants[consumer.want.task] = consumer.want
         check_possible(self._ledger.shape, self._ledger.steps, consumer.want)
         thread = self._threads.get(id(sampler)) or SamplerThread(sampler)
-        self._threads[id(sampler)] = thread
+        self._threads[id(sampler)] = self._of_task[consumer.want.task] = thread
         if thread.busy:
             return
         read = self._service.read_values
@@ -70,13 +71,24 @@ class CustomSamplers:
         """Fail the requests whose sampler has run past its deadline."""
         for consumer in list(self._running.values()):
             thread = self._threads[id(consumer.choice.custom)]
-            since = thread.busy_since
-            if not consumer.over and since is not None and time.monotonic() - since > self.timeout_s:
+            if not consumer.over and self._running_late(thread) is not None:
                 text = (
                     f"sampler {thread.name} of task {consumer.want.task!r} has not answered for "
                     f"{self.timeout_s:g} s; nothing was taken, and its other requests wait until it answers"
                 )
                 self._service.leave(consumer, SamplerError(text))
+
+    def lost(self, task: str) -> str:
+        """Why nobody can be served for this task, if its sampler has run past its deadline; else nothing."""
+        thread = self._of_task.get(task)
+        late = self._running_late(thread) if thread is not None else None
+        return "" if thread is None or late is None else f"its sampler {thread.name} has not answered for {late:.0f} s"
+
+    def _running_late(self, thread: SamplerThread) -> float | None:
+        """Seconds that the call under way has taken, if that is too long."""
+        since = thread.busy_since  # its thread may set it to None meanwhile
+        seconds = time.monotonic() - since if since is not None else 0.0
+        return seconds if seconds > self.timeout_s else None
 
     def explained(self, consumer: Consumer, explanation: Explanation) -> Explanation:
         """The explanation of a wait, less the rows that a sampler does not offer, which it counts by its reasons."""
@@ -118,8 +130,12 @@ class CustomSamplers:
             recorder.do(None, op.DropRows([partition.base + row for row in rows], reason))
         if len(answer.chosen) < consumer.want.needed:
             consumer.tried[partition.serial] = offer.version
-            consumer.withheld[partition.serial] = answer.withheld
+            consumer.withheld[partition.serial] = tuple(_in_queue(reason, partition) for reason in answer.withheld)
             return
         taken = recorder.do(consumer.caller, op.Choose(consumer.want, partition.step, answer.chosen))
         if taken is not None:
             self._service.hand_over(consumer, cast(wire.Rows, taken))
+
+
+def _in_queue(reason: Reason, partition: Partition) -> Reason:
+    return replace(reason, indexes=tuple(partition.base + row for row in reason.indexes))

@@ -7,12 +7,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from transfer_queue import operations as op
 from transfer_queue import wire
+from transfer_queue.answers import Answers
 from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
 from transfer_queue.checkpoint import Checkpoints
 from transfer_queue.custom import CustomSamplers
@@ -26,7 +27,6 @@ from transfer_queue.errors import (
 )
 from transfer_queue.journal import Compactor
 from transfer_queue.ledger import DPPlace, Taken, Want
-from transfer_queue.ledger.explain import EARLIER, NEVER_ASKED, Explanation, Reason, explain
 from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name, check_possible
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.recorder import Recorder
@@ -35,8 +35,8 @@ from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.segment_files import SegmentFiles
-from transfer_queue.statistics import gather
 from transfer_queue.storage.chunk import split
+from transfer_queue.traffic import Traffic
 from transfer_queue.transport.link import Link
 from transfer_queue.waiting import Caller, Consumer, Deadlines, Line, Producer, Recycler, Waiter
 
@@ -81,6 +81,8 @@ class Service:
         self._out: list[Outgoing] = []
         self._looked_at = recorder.now()
         self._custom = CustomSamplers(self, timeout_s)
+        self._traffic = Traffic(time.monotonic)
+        self._answers = Answers(recorder, registry, self.line, room, self._custom, self._traffic)
         self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
@@ -101,6 +103,8 @@ class Service:
             wire.Drop: self._change,
             wire.Why: self._why,
             wire.GetStats: self._stats,
+            wire.Survey: self._survey,
+            wire.Peek: self._peek,
             wire.RegisterSampler: self._register,
         }
 
@@ -114,6 +118,7 @@ class Service:
                 raise ProtocolError("an empty message")
             request = wire.decode_request(parts[0])
             caller = Caller(link, request.sequence, request.client, request.session)
+            self._traffic.asked(request.body)
             answer = self.state.sessions.answer(request.session, request.sequence)
             if answer is not None:
                 self._reply(caller, answer)
@@ -311,10 +316,16 @@ class Service:
         self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, wire.Explained(self.why(body.task)))
+        self._reply(caller, wire.Explained(self._answers.why(body.task)))
 
     def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, self.stats())
+        self._reply(caller, self._answers.stats())
+
+    def _survey(self, caller: Caller, body: wire.Survey, _: Sequence[wire.Frame]) -> None:
+        self._reply(caller, self._answers.survey(body))
+
+    def _peek(self, caller: Caller, body: wire.Peek, _: Sequence[wire.Frame]) -> None:
+        self._reply(caller, self._answers.peek(body))
 
     def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[wire.Frame]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
@@ -451,7 +462,7 @@ class Service:
     def _time_out(self, waiter: Waiter, now: float) -> None:
         waited = now - waiter.since
         if isinstance(waiter, Consumer):
-            explanation = self.explain(waiter)
+            explanation = self._answers.explain(waiter)
             details = {"task": waiter.want.task, "needed": explanation.needed, "ready": explanation.ready}
             self.leave(waiter, NotReadyError(f"get_meta waited {waited:.1f} s: {explanation}", details))
             self.serve()
@@ -473,7 +484,9 @@ class Service:
         self, caller: Caller, body: wire.ReplyBody | None, frames: Sequence[wire.Frame] = (),
         gone: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        self._out.append(Outgoing(caller, DONE if body is None else body, frames, gone))
+        body = DONE if body is None else body
+        self._traffic.answered(body)
+        self._out.append(Outgoing(caller, body, frames, gone))
 
     def _fail(self, caller: Caller, error: Exception) -> None:
         if isinstance(error, TransferQueueError):
@@ -482,28 +495,3 @@ class Service:
         log.error("a request of client %r failed", caller.client, exc_info=error)
         text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
         self._reply(caller, wire.Failure("RequestError", text, {}))
-
-    def explain(self, consumer: Consumer) -> Explanation:
-        """Where a request that waits stands now."""
-        explanation = self._custom.explained(consumer, explain(self.ledger, consumer.want))
-        ahead = self.line.ahead_of(consumer)
-        if ahead is None:
-            return explanation
-        text = f"go first to {ahead.caller.client!r}, whose earlier request waits"
-        return replace(explanation, reasons=(*explanation.reasons, Reason(EARLIER, ahead.want.needed, text)))
-
-    def why(self, task: str) -> Explanation:
-        """Where the task stands: by the first of its requests that wait, else by its latest request."""
-        waiting = self.line.of_task(task)
-        if waiting:
-            return self.explain(waiting[0])
-        want = self.ledger.last_wants.get(task)
-        if want is not None:
-            return explain(self.ledger, want)
-        rows = sum(partition.produced for partition in self.ledger.steps.in_order())
-        reason = Reason(NEVER_ASKED, rows, "are there, but the task has never asked for any")
-        return Explanation(task, None, (), 0, 0, (reason,))
-
-    def stats(self) -> wire.Stats:
-        """The counts of this moment."""
-        return gather(self.ledger, self.line, len(self.room.producers), self.catalog.stored_bytes)

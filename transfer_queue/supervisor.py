@@ -37,6 +37,7 @@ class Supervisor:
         self._orders = msgspec.json.encode(orders) + b"\n"
         self._stopping = threading.Event()
         self._starting = threading.Lock()
+        self._restart, self._over = restart, threading.Event()
         self.restarts = 0
         self.process = spawn(self._orders)
         if restart:
@@ -53,7 +54,19 @@ class Supervisor:
         with self._starting:
             end(self.process)
 
+    def wait(self) -> int:
+        """Return when no controller runs any more, nor will; the exit code of the last (negative: of a signal)."""
+        if self._restart:
+            self._over.wait()
+        return self.process.wait()
+
     def _watch(self) -> None:
+        try:
+            self._bring_back()
+        finally:
+            self._over.set()
+
+    def _bring_back(self) -> None:
         ends: list[float] = []
         while not self._stopping.is_set():
             code = self.process.wait()

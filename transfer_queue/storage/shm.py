@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError, StorageFullError
-from transfer_queue.exchange import Ask, Steps
+from transfer_queue.exchange import GRACE_S, Ask, Steps
 from transfer_queue.storage.arena import Arena
 from transfer_queue.storage.base import Stored, inline
 from transfer_queue.storage.reader import Reader
@@ -65,7 +65,8 @@ class ShmPlane:
 
     def _recycle(self, timeout_s: float) -> Steps[None]:
         body = wire.Recycle(self._segments, timeout_s)
-        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s, lambda: "put waited for room in shared memory")
+        waits = "put waited for room in shared memory"
+        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s + GRACE_S, lambda: waits)
         self._own_arena().recycle(reply.ranges)
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
