@@ -1,4 +1,4 @@
-"""TCP with CURVE: who has the run's keys is served, nobody else is heard; deaths, limits, forks as on one machine."""
+"""TCP with CURVE: who has the run's keys is served, nobody else is heard; deaths, limits and forks as on unix."""
 
 import os
 import socket
