@@ -187,8 +187,8 @@ def _own(frame: Any) -> Any:
 
 def _as_if_writable(mapped: Any) -> Any:
     """The same memory, which torch takes without a warning; it knows no tensors that must not be written to."""
-    memory = (ctypes.c_ubyte * len(mapped)).from_address(mapped.ctypes.data)
-    memory.mapped = mapped  # type: ignore[attr-defined]  # keeps the mapping for as long as the tensor
+    memory: Any = (ctypes.c_ubyte * len(mapped)).from_address(mapped.ctypes.data)
+    memory.mapped = mapped  # keeps the mapping for as long as the tensor
     return np.frombuffer(memory, dtype=np.uint8)
 
 
