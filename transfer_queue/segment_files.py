@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from transfer_queue import operations as op
 from transfer_queue.errors import FieldError
 from transfer_queue.recorder import Recorder
+
+
+UNTOLD_S = 10.0
+"""A file that nobody holds nor told of after this has no owner any more: making, holding and telling is one breath."""
+SEGMENT_FILE = re.compile(r".+-\d+")
 
 
 class SegmentFiles:
@@ -38,14 +45,29 @@ class SegmentFiles:
         if dead:
             self._recorder.do(None, op.AbandonSegments(dead))
         for segment in self._segments.removable():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(segment.path)
+            _remove(segment.path)
             self._recorder.do(None, op.RemoveSegment(segment.number))
+        for path in self._untold():
+            _remove(path)
+
+    def _untold(self) -> list[str]:
+        """Files whose owner died between making them and telling of them."""
+        if self._folder is None:
+            return []
+        told = {each.path for each in self._segments.known.values()}
+        made = [each for each in os.scandir(self._folder) if SEGMENT_FILE.fullmatch(each.name) and each.path not in told]
+        before = time.time() - UNTOLD_S
+        return [each.path for each in made if each.stat().st_mtime < before and _unlocked(each.path)]
 
     def missing(self, numbers: Sequence[int]) -> list[int]:
         """Those of these segments whose file is gone or was cut."""
         known = self._segments.known
         return [number for number in numbers if number in known and not _whole(known[number].path, known[number].size)]
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _whole(path: str, size: int) -> bool:
