@@ -16,7 +16,17 @@ from typing import Any, TypeVar, cast
 from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import AsyncConnection, Connection
-from transfer_queue.errors import ConfigurationError, GroupError, LeaseError, ProtocolError, TransferQueueError, rebuild
+from transfer_queue.errors import (
+    BackPressureError,
+    ConfigurationError,
+    FieldError,
+    GroupError,
+    LeaseError,
+    ProtocolError,
+    StepClearedError,
+    TransferQueueError,
+    rebuild,
+)
 from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, awaiting, blocking
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
@@ -25,6 +35,9 @@ from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 from transfer_queue.storage.base import MemoryPlane, Plane
 from transfer_queue.transport.address import address_of
+
+NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
+"""Refusals of a put; after any other error the controller may know of its values, now or once it is back."""
 
 ReplyT = TypeVar("ReplyT", bound=wire.ReplyBody)
 
@@ -109,9 +122,13 @@ class TransferQueueClient:
         indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         stored = yield from self._plane.store(frames, timeout_s)
         body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
-        reply, _ = yield Ask(
-            wire.Rows, body, stored.frames, timeout_s + GRACE_S, lambda: f"put of {rows} rows waited for room"
-        )
+        try:
+            reply, _ = yield Ask(
+                wire.Rows, body, stored.frames, timeout_s + GRACE_S, lambda: f"put of {rows} rows waited for room"
+            )
+        except NOT_PUT:
+            stored.discard()
+            raise
         names = [column.name for column in columns]
         if metadata is not None:
             return metadata.with_fields(names)
@@ -311,12 +328,13 @@ class TransferQueueClient:
         return Ask(expected, body, (), self._call_timeout_s, lambda: f"{what} waited")
 
     def _exchange(self, ask: Ask) -> Answer:
+        if ask.expected is None:
+            self._tell(ask.body)
         connection = self._take()
         try:
-            while self._ended:
-                connection.tell(self.client_id, self._ended.popleft())
+            while connection.connected and (message := self._untold()) is not None:
+                connection.tell(self.client_id, message)
             if ask.expected is None:
-                connection.tell(self.client_id, ask.body)
                 self._give_back(connection)
                 return None, []
             reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
@@ -332,8 +350,8 @@ class TransferQueueClient:
             return None, []
         connection = self._take_async()
         try:
-            while self._ended:
-                await connection.tell(self.client_id, self._ended.popleft())
+            while connection.connected and (message := self._untold()) is not None:
+                await connection.tell(self.client_id, message)
             reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()
@@ -346,8 +364,17 @@ class TransferQueueClient:
         return _checked(ask, reply), frames
 
     def _tell(self, message: wire.Body) -> None:
-        """Send a message that has no reply, with the next request; may be called from any thread."""
+        """Send a message that has no reply, with the next request; may be called from any thread.
+
+        A connection that is only about to be made takes none: the controller may not know yet by another one's end.
+        """
         self._ended.append(message)
+
+    def _untold(self) -> wire.Body | None:
+        try:
+            return self._ended.popleft()
+        except IndexError:  # another thread may have taken the last one
+            return None
 
     def _take(self) -> Connection:
         self._notice_fork()

@@ -14,7 +14,6 @@ from transfer_queue import operations as op
 from transfer_queue.errors import FieldError
 from transfer_queue.recorder import Recorder
 
-
 UNTOLD_S = 10.0
 """A file that nobody holds nor told of after this has no owner any more: making, holding and telling is one breath."""
 SEGMENT_FILE = re.compile(r".+-\d+")
@@ -55,7 +54,9 @@ class SegmentFiles:
         if self._folder is None:
             return []
         told = {each.path for each in self._segments.known.values()}
-        made = [each for each in os.scandir(self._folder) if SEGMENT_FILE.fullmatch(each.name) and each.path not in told]
+        made = [
+            each for each in os.scandir(self._folder) if SEGMENT_FILE.fullmatch(each.name) and each.path not in told
+        ]
         before = time.time() - UNTOLD_S
         return [each.path for each in made if each.stat().st_mtime < before and _unlocked(each.path)]
 

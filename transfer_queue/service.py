@@ -413,8 +413,8 @@ class Service:
             for consumer in list(self.line.custom.values()):
                 if not consumer.over:
                     self._try_consumer(consumer, behind=False)
-            tried = self.room.ready(ledger, self.catalog.stored_bytes)
-            if not any([self._try_producer(each) for each in tried]):  # a list: one that fails must not end the turn
+            over = [self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)]
+            if not any(over):
                 break
         self._serve_recyclers()
 

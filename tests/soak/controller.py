@@ -102,7 +102,7 @@ class _OtherCompaction:
     PIPE = subprocess.PIPE
 
     @staticmethod
-    def Popen(command: Sequence[str], **more: Any) -> subprocess.Popen[bytes]:  # noqa: N802 - the name of what it is
+    def Popen(command: Sequence[str], **more: Any) -> subprocess.Popen[bytes]:
         other = ["tests.soak.compaction" if each == "transfer_queue.journal.compact" else each for each in command]
         return subprocess.Popen(other, **more)
 

@@ -123,7 +123,7 @@ class Segments:
         return segment.free + [where[1:] for _, where in self._held if where[0] == segment.number]
 
     def give(self, ranges: Sequence[Range]) -> None:
-        """These ranges were handed to their owner; what a reader held back at the time, and a replay does not, stays."""
+        """These ranges were handed to their owner. Others stay: a replay knows no readers, who had held them back."""
         for number in {where[0] for where in ranges}:
             given = sorted(where[1:] for where in ranges if where[0] == number)
             starts = [offset for offset, _ in given]
@@ -139,9 +139,7 @@ class Segments:
     def removable(self) -> list[Segment]:
         """Segments that nobody writes into and whose last row is gone."""
         oldest = self._oldest_read()
-        return [
-            each for each in self.known.values() if each.orphan and each.live == 0 and each.read_until <= oldest
-        ]
+        return [each for each in self.known.values() if each.orphan and each.live == 0 and each.read_until <= oldest]
 
     def remove(self, number: int) -> None:
         """Forget a segment whose file is gone."""
