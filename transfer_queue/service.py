@@ -26,6 +26,7 @@ from transfer_queue.errors import (
     TransferQueueError,
 )
 from transfer_queue.journal import Compactor
+from transfer_queue.journal.format import LARGEST
 from transfer_queue.ledger import DPPlace, Taken, Want
 from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name, check_possible
 from transfer_queue.ledger.request import check_seconds
@@ -37,6 +38,7 @@ from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
+from transfer_queue.transport.framing import LONGEST_HEADER
 from transfer_queue.transport.link import Link
 from transfer_queue.waiting import Caller, Consumer, Deadlines, Line, Producer, Recycler, Waiter
 
@@ -46,6 +48,9 @@ Post = Callable[[Callable[[], None]], None]
 """Runs a function in the server's loop; may be called from any thread."""
 
 DONE = wire.Done()
+
+MOST_INSIDE = LARGEST - LONGEST_HEADER - (1 << 20)
+"""Bytes of values inside the message of one put; with what it says of them it is one record of the journal."""
 
 LOOK_S = 1.0
 """How soon a caller that died far away, or a segment whose owner died, is noticed."""
@@ -79,6 +84,7 @@ class Service:
         self.files = SegmentFiles(recorder, folder)
         self.post, self._compactor, self._fatal = post, compactor, fatal
         self._out: list[Outgoing] = []
+        self._sweeping = self._gave_up = False
         self._looked_at = recorder.now()
         self._custom = CustomSamplers(self, timeout_s)
         self._traffic = Traffic(time.monotonic)
@@ -112,6 +118,9 @@ class Service:
 
     def received(self, link: Link, parts: list[wire.Frame]) -> None:
         """Carry out one request, or let it wait."""
+        if self._gave_up:
+            link.close()
+            return
         caller = Caller(link, 0, "")
         try:
             if not parts:
@@ -134,6 +143,8 @@ class Service:
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
+        if self._gave_up:
+            return
         now = self.recorder.now()
         next_lease = self.ledger.next_deadline()
         if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
@@ -147,33 +158,54 @@ class Service:
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
             self._forget(lambda waiter: not waiter.caller.link.alive())
-            self.files.sweep()
+            self._sweeping = True
             if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
-                self._compactor.consider()
+                if self._written():  # a burst that is cut off by the end of its segment must not be lost with it
+                    self._compactor.consider()
         if self._checkpoints.busy:
             self._look_at_checkpoints()
 
     def settle(self) -> None:
         """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
-        while self._out:
-            out, self._out = self._out, []
-            if self.recorder.journal is not None:
-                try:
-                    self.recorder.journal.commit()
-                except JournalError as error:
-                    self._give_up(out, error)
-                    return
-            for each in out:
-                header = wire.encode(wire.Reply(each.caller.sequence, each.body))
-                if not each.caller.link.send([header, *each.frames]) and each.gone is not None:
-                    each.gone()
+        while self._written():
+            if self._out:
+                out, self._out = self._out, []
+                for each in out:
+                    self._send(each)
+            elif self._sweeping:  # no file goes before the journal says that its last row is gone
+                self._sweeping = False
+                self.files.sweep()
+            else:
+                return
 
-    def _give_up(self, out: Sequence[Outgoing], error: JournalError) -> None:
-        """What was done is not written, so nobody may hear of it: a restart goes on from what is."""
-        failure = wire.Failure("JournalError", str(error), error.details)
-        for each in out:
+    def _written(self) -> bool:
+        """Whether all that was done is in the journal. If it cannot be, nobody hears of it, and nothing is done more:
+        a restart goes on from what is written."""
+        if self.recorder.journal is not None and not self._gave_up:
+            try:
+                self.recorder.journal.commit()
+            except JournalError as error:
+                self._give_up(error)
+        return not self._gave_up
+
+    def _send(self, each: Outgoing) -> None:
+        try:
+            header = wire.encode(wire.Reply(each.caller.sequence, each.body))
+            sent = each.caller.link.send([header, *each.frames])
+        except ProtocolError as error:
+            failure = wire.Failure("ProtocolError", f"the answer cannot be sent: {error}", {})
             each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
+            sent = False
+        if not sent and each.gone is not None:
+            each.gone()
+
+    def _give_up(self, error: JournalError) -> None:
+        self._gave_up = True
+        failure = wire.Failure("JournalError", str(error), error.details)
+        for each in self._out:
+            each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
+        self._out.clear()
         self._fatal(error)
 
     def next_deadline(self) -> float | None:
@@ -199,6 +231,8 @@ class Service:
         if self._compactor is not None:
             self._compactor.close()
         if self.recorder.journal is not None:
+            if self._gave_up:
+                self.recorder.journal.discard()
             self.recorder.journal.close()
 
     # Requests
@@ -209,6 +243,11 @@ class Service:
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
         check_fits(self.ledger.shape, put.rows)
+        if self.recorder.journal is not None and (size := sum(map(len, frames))) > MOST_INSIDE:
+            raise FieldError(
+                f"this put brings {size} bytes inside its message, more than the {MOST_INSIDE} of one record of the "
+                "journal: put fewer rows at once"
+            )
         for column in put.columns:
             check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
         chunks = split(put, frames)
@@ -276,7 +315,7 @@ class Service:
 
     def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
-        self.files.sweep()
+        self._sweeping = True
 
     def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
         check_seconds("timeout_s", body.timeout_s)
@@ -313,7 +352,8 @@ class Service:
             else:
                 self._fail(caller, error)
 
-        self._checkpoints.ask(body.path, done)
+        if self._written():
+            self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, wire.Explained(self._answers.why(body.task)))
@@ -373,7 +413,8 @@ class Service:
             for consumer in list(self.line.custom.values()):
                 if not consumer.over:
                     self._try_consumer(consumer, behind=False)
-            if not any(self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)):
+            tried = self.room.ready(ledger, self.catalog.stored_bytes)
+            if not any([self._try_producer(each) for each in tried]):  # a list: one that fails must not end the turn
                 break
         self._serve_recyclers()
 
