@@ -40,14 +40,15 @@ def main() -> int:
 
 def _measure(name: str, bench: Bench) -> list[Figure]:
     print(f"{name} ...", flush=True)
+    what = f"{name}: {str(FIGURES[name].__doc__).splitlines()[0].rstrip('.')}"
     try:
         return FIGURES[name](bench)
     except NotThere as reason:
-        return [missing(name, "to be measured", f"not there yet: {reason}")]
+        return [missing(what, "to be measured", f"not there yet: {reason}")]
     except Exception as error:  # noqa: BLE001 - the other figures are still wanted
         traceback.print_exc()
         bench.close()
-        return [missing(name, "to be measured", f"did not run: {str(error).strip().splitlines()[-1]}")]
+        return [missing(what, "to be measured", f"did not run: {str(error).strip().splitlines()[-1]}")]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
+import tensordict  # noqa: F401 - what get_data returns; loaded here so that no measurement contains its import
 import torch
 
-import transfer_queue
 from benchmarks.queue.system import NotThere
-from transfer_queue import BatchMeta, TransferQueueClient, TransferQueueController
+from transfer_queue import BatchMeta, GRPOSampler, SequentialSampler, TransferQueueClient, TransferQueueController
 
 LEASE_S = 600.0
 
@@ -40,7 +40,7 @@ class Ours:
             global_batch_size=rows // samples,
             num_global_batch=partitions,
             num_n_samples=samples,
-            task_samplers={task: getattr(transfer_queue, name) for task, name in (samplers or {}).items()},
+            task_samplers={task: _sampler(name, samples) for task, name in (samplers or {}).items()},
             **options,
         )
         self.attach(self.controller.get_info())
@@ -121,6 +121,10 @@ class Ours:
     def clear(self, step: int) -> None:
         """Free the rows of the step, whatever leases there are."""
         self.client.clear(step, force=True)
+
+
+def _sampler(name: str, samples: int) -> Any:
+    return GRPOSampler(samples) if name == "GRPOSampler" else SequentialSampler()
 
 
 def require(function: Callable[..., Any], options: Mapping[str, Any]) -> None:

@@ -43,7 +43,7 @@ class Peer:
         )
         between = time.perf_counter()
         config = tq.init(OmegaConf.create({"controller": {"polling_mode": True}}))
-        self.started = {"ray_s": between - began, "queue_s": time.perf_counter() - between}
+        self.started = {"ray_s": between - began, "start_s": time.perf_counter() - between}
         self.attach(b64encode(pickle.dumps(config)).decode())
         return self.info
 

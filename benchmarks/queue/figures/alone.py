@@ -47,6 +47,7 @@ def waiters(bench: Bench) -> list[Figure]:
         sides = bench.workers(queue, PROCESSES)
         for number in range(bench.repetitions):
             here, elsewhere = 2 * number, 2 * number + 1
+            queue.call("waking.occupy", step=elsewhere)
             alone.append(statistics.median(queue.call("waking.rounds", step=here, count=count)))
             for place, side in enumerate(sides):
                 tasks = [f"task {place}/{each}" for each in range(WAITERS // PROCESSES)]

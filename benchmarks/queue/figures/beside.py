@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from contextlib import ExitStack
 from typing import Any
 
 from benchmarks.queue.bench import Bench, Queue, at_most_or_echo
@@ -28,11 +29,15 @@ def start(bench: Bench) -> list[Figure]:
             finally:
                 side.close()
     started = median_at_most("start without Ray", [each["start_s"] for each in ours], 0.5, "s")
-    memory = median_at_most("memory of an empty queue: controller, storage", [r["memory_mb"] for r in ours], 60, "MB")
+    memory = median_at_most(
+        "memory of an empty queue, controller and storage (RSS)", [r["memory_mb"] for r in ours], 60, "MB"
+    )
+    shared = shown("the same, shared pages counted once (PSS)", [each["shared_mb"] for each in ours], "MB")
     ray = shown("ray.init, which the peer's start needs first", [each["ray_s"] for each in peer], "s")
     return [
         beside(started, [each["start_s"] for each in peer], less),
         beside(memory, [each["memory_mb"] for each in peer], less),
+        beside(shared, [each["shared_mb"] for each in peer], less),
         ray,
     ]
 
@@ -40,40 +45,52 @@ def start(bench: Bench) -> list[Figure]:
 def get_meta(bench: Bench) -> list[Figure]:
     """get_meta(32) at 1e3 to 1e6 rows for each sampler."""
     sizes = [1000, 10_000] if bench.quick else [1000, 10_000, 100_000, 1_000_000]
-    figures, medians = [], {}
-    for rows in sizes:
-        echoes, ours, peer = _get_meta_at(bench, rows)
-        for sampler in SAMPLERS:
-            name = f"get_meta(32), {sampler}, {rows:.0e} rows, p50".replace("e+0", "e")
-            medians[sampler, rows] = ours[sampler]
-            figures.append(beside(at_most_or_echo(name, ours[sampler], 0.3, echoes), peer[sampler], less))
+    echoes, ours, peer = _get_metas(bench, sizes)
+    figures = []
+    for sampler, rows in ours:
+        name = f"get_meta(32), {sampler}, {_short(rows)} rows, p50"
+        figure = at_most_or_echo(name, ours[sampler, rows], 0.3, echoes)
+        figures.append(beside(figure, peer[sampler, rows], less))
     for sampler in SAMPLERS:
-        pairs = zip(medians[sampler, sizes[-1]], medians[sampler, sizes[0]], strict=True)
-        name = f"get_meta(32), {sampler}, {sizes[-1]:.0e} rows against {sizes[0]:.0e}".replace("e+0", "e")
+        name = f"get_meta(32), {sampler}, {_short(sizes[-1])} rows against {_short(sizes[0])}"
+        pairs = zip(ours[sampler, sizes[-1]], ours[sampler, sizes[0]], strict=True)
         figures.append(median_at_most(name, [large / small for large, small in pairs], 1.5, "x"))
     return figures
 
 
-def _get_meta_at(bench: Bench, rows: int) -> tuple[list[float], dict[str, list[float]], dict[str, list[float]]]:
-    """Echoes, and medians by sampler, of us and of the peer."""
+Medians = dict[tuple[str, int], list[float]]
+
+
+def _get_metas(bench: Bench, sizes: list[int]) -> tuple[list[float], Medians, Medians]:
+    """Echoes, and medians by sampler and rows, of us and of the peer; queues of all sizes stand side by side."""
     tasks = {f"{sampler}-{number}": SAMPLERS[sampler][0] for number in range(bench.repetitions) for sampler in SAMPLERS}
-    ours: dict[str, list[float]] = {sampler: [] for sampler in SAMPLERS}
-    peer: dict[str, list[float]] = {sampler: [] for sampler in SAMPLERS}
+    ours: Medians = {(sampler, rows): [] for sampler in SAMPLERS for rows in sizes}
+    peer: Medians = {key: [] for key in ours}
     echoes, theirs = [], bench.peer()
-    counts = {"rounds": 5 if rows <= 10_000 else 1, "calls": 4 if rows >= 1_000_000 else 10}
-    with bench.ours(rows=rows, samples=GROUP, samplers=tasks) as queue:
-        for each in (queue, theirs):
-            each.call("scattered.fill", rows=rows, step=rows)
+    with ExitStack() as stack:
+        queues = {rows: stack.enter_context(bench.ours(rows=rows, samples=GROUP, samplers=tasks)) for rows in sizes}
+        for rows, queue in queues.items():
+            for each in (queue, theirs):
+                each.call("scattered.fill", rows=rows, step=rows)
         for number in range(bench.repetitions):
             echoes.append(bench.echo())
-            for sampler, (name, ranks) in SAMPLERS.items():
+            for sampler, rows in ours:
+                name, ranks = SAMPLERS[sampler]
                 order = {"rows": rows, "step": rows, "task": f"{sampler}-{number}", "ranks": ranks}
                 order["samples"] = 1 if name == "SequentialSampler" else GROUP
-                ours[sampler].append(queue.call("scattered.get_metas", **order, rounds=20, calls=10)["p50"])
+                ours[sampler, rows].append(
+                    queues[rows].call("scattered.get_metas", **order, rounds=20, calls=10)["p50"]
+                )
                 theirs.call("use_sampler", name=name, samples=GROUP)
-                peer[sampler].append(theirs.call("scattered.get_metas", **order, **counts)["p50"])
+                count = {"rounds": 5 if rows <= 10_000 else 1, "calls": 4 if rows >= 1_000_000 else 10}
+                peer[sampler, rows].append(theirs.call("scattered.get_metas", **order, **count)["p50"])
+    for rows in sizes:
         theirs.call("clear", step=rows)
     return echoes, ours, peer
+
+
+def _short(rows: int) -> str:
+    return f"{rows:.0e}".replace("e+0", "e")
 
 
 def put_one(bench: Bench) -> list[Figure]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,40 +17,41 @@ CHURN_ROWS = 256
 def latencies(system: Any, step: int, task: str, journal: str, seconds: float) -> dict[str, Any]:
     """Milliseconds of get_meta for `seconds`, in all and while the journal's folder was being rewritten.
 
-    A rewrite shows from outside as a file that appears or goes; calls from a second before it to a second after are
-    taken to be during it.
+    A rewrite shows from outside as a file that is still called `.tmp`, and ends with files that go; what happens up to
+    a second before files go is taken to be part of it.
     """
-    calls: list[tuple[float, float]] = []
-    changes: list[float] = []
-    files, end = _files(journal), time.monotonic() + seconds
-    while time.monotonic() < end:
+    calls: list[tuple[float, float, bool]] = []
+    ends: list[float] = []
+    files, deadline = _files(journal), time.monotonic() + seconds
+    while time.monotonic() < deadline:
         took, meta = timed(lambda: system.get_meta(FIELDS, BATCH, step, task))
-        calls.append((time.monotonic(), took))
         system.give_back([meta])
-        now = _files(journal)
-        if now != files:
-            files = now
-            changes.append(time.monotonic())
-    during = [took for moment, took in calls if any(abs(moment - change) <= 1.0 for change in changes)]
+        before, files = files, _files(journal)
+        calls.append((time.monotonic(), took, any(name.endswith(".tmp") for name in before | files)))
+        if any(not name.endswith(".tmp") for name in before - files):
+            ends.append(time.monotonic())
+    during = [took for at, took, seen in calls if seen or any(0 <= end - at <= 1.0 for end in ends)]
     return {
-        "changes": len(changes),
-        "p99": percentile([took for _, took in calls], 99),
-        "p99_during": percentile(during, 99) if during else None,
-        "largest": max(took for _, took in calls),
+        "rewrites": len(ends),
+        "p99": percentile([took for _, took, _ in calls], 99),
+        "p99_during": percentile(during, 99) if ends else None,
+        "largest": max(took for _, took, _ in calls),
     }
 
 
-def churn(system: Any, first_step: int, seconds: float) -> int:
-    """Put, get and acknowledge rows for `seconds`, so that the journal grows; the number of rows."""
-    data, rows, step = system.prepared({"tokens": torch.zeros(CHURN_ROWS, 128, dtype=torch.int64)}), 0, first_step
+def churn(system: Any, first_step: int, rows: int, seconds: float) -> int:
+    """Put, get and acknowledge rows for `seconds`, so that the journal grows; `rows` fill a step."""
+    data, done, step = system.prepared({"tokens": torch.zeros(CHURN_ROWS, 16, dtype=torch.int64)}), 0, first_step
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         system.put(data, step)
         system.done(system.get_meta(["tokens"], CHURN_ROWS, step, "churn"))
-        system.clear(step)
-        rows, step = rows + CHURN_ROWS, step + 1
-    return rows
+        done += CHURN_ROWS
+        if done // (rows // CHURN_ROWS * CHURN_ROWS) > step - first_step:
+            system.clear(step)
+            step += 1
+    return done
 
 
 def _files(journal: str) -> set[str]:
-    return {str(path) for path in Path(journal).rglob("*")}
+    return {name for _, _, names in os.walk(journal) for name in names}

@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.queue import payload
 from benchmarks.queue.ours import require
+from benchmarks.queue.work.empty import Empty
 from benchmarks.queue.work.memory import SETTLE_S, actors, resident_mb
 from benchmarks.queue.work.timing import timed
 from benchmarks.queue.work.transfer import FIELD, SAMPLES
@@ -15,13 +16,6 @@ from transfer_queue import TransferQueueController
 
 THREADS = 32
 _handles: list[Any] = []
-
-
-class Empty:
-    """An actor that does nothing."""
-
-    def ready(self) -> bool:
-        return True
 
 
 def begin(system: Any) -> float:

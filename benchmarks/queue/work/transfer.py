@@ -44,13 +44,16 @@ def fetches(system: Any, size: int, step: int, times: int) -> list[float]:
         system.put(system.prepared({FIELD: values[row : row + 1]}), step)
     meta = system.get_meta([FIELD], SAMPLES, step, "train")
     expected, put = payload.total(values), payload.checksums(values)
-    speeds = []
+    numbers, speeds = system.get_data(meta)[FIELD][:, 0].clone(), []
     for number in range(times):
-        shuffled = system.pick(meta, np.random.default_rng(number).permutation(SAMPLES).tolist())
+        order = np.random.default_rng(number).permutation(SAMPLES)
+        shuffled = system.pick(meta, order.tolist())
         milliseconds, total = timed(lambda shuffled=shuffled: payload.total(system.get_data(shuffled)[FIELD]))
         speeds.append(SAMPLES * size / 1000 / milliseconds)
         assert total == expected, "the sum over every byte is not that of what was put"
-    payload.check(system.get_data(shuffled)[FIELD], put)
+    last = system.get_data(shuffled)[FIELD]
+    payload.check(last, put)
+    assert torch.equal(last[:, 0], numbers[order]), "the rows are not in the order that was asked for"
     system.done(meta)
     system.clear(step)
     return speeds

@@ -41,6 +41,11 @@ def wake(system: Any, step: int, count: int) -> list[tuple[float, float]]:
     return moments
 
 
+def occupy(system: Any, step: int) -> None:
+    """Put a row, so that the step is alive and clearing it ends the waits for it."""
+    system.put(system.prepared({"prompt": torch.zeros(1, 1, dtype=torch.int64)}), step)
+
+
 class Waiters:
     """Threads of this process whose get_meta waits, with a client each."""
 
