@@ -25,16 +25,20 @@ def main() -> int:
     if unknown:
         parser.error(f"no figure {unknown[0]!r}; there are {', '.join(FIGURES)}")
     names = options.figures or list(FIGURES)
+    whole = not options.quick and not options.figures
+    stem = "queue" if whole else "queue-part"
+    command = "make bench-queue" if whole else f"python -m benchmarks.queue {' '.join(sys.argv[1:])}"
     bench = Bench(options.repetitions or (2 if options.quick else 5), options.quick)
     try:
-        figures = [figure for name in names for figure in _measure(name, bench)]
+        figures: list[Figure] = []
+        for name in names:
+            figures += _measure(name, bench)
+            write(stem, TITLE, command, figures)
     finally:
         bench.close()
     if bench.echoes:
         figures.append(shown("pyzmq echo during the run: how fast the machine was", bench.echoes, "ms"))
-    whole = not options.quick and not options.figures
-    command = "make bench-queue" if whole else f"python -m benchmarks.queue {' '.join(sys.argv[1:])}"
-    print(write("queue" if whole else "queue-part", TITLE, command, figures).read_text())
+    print(write(stem, TITLE, command, figures).read_text())
     return int(not all(figure.reached for figure in figures))
 
 

@@ -84,6 +84,7 @@ def _get_metas(bench: Bench, sizes: list[int]) -> tuple[list[float], Medians, Me
                 theirs.call("use_sampler", name=name, samples=GROUP)
                 count = {"rounds": 5 if rows <= 10_000 else 1, "calls": 4 if rows >= 1_000_000 else 10}
                 peer[sampler, rows].append(theirs.call("scattered.get_metas", **order, **count)["p50"])
+    theirs.call("use_sampler", name="SequentialSampler", samples=1)
     for rows in sizes:
         theirs.call("clear", step=rows)
     return echoes, ours, peer

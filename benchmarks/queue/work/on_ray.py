@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks.queue import payload
 from benchmarks.queue.ours import require
+from benchmarks.queue.work import transfer
 from benchmarks.queue.work.empty import Empty
 from benchmarks.queue.work.memory import SETTLE_S, actors, resident_mb
 from benchmarks.queue.work.timing import timed
@@ -59,6 +60,11 @@ def end(system: Any) -> None:
     import ray
 
     ray.shutdown()
+
+
+def put_rounds(system: Any, size: int, first_step: int, rounds: int) -> list[float]:
+    """MB/s of putting 256 rows at once, round after round, each checked."""
+    return transfer.put_rounds(system, system.info, size, first_step, rounds)
 
 
 def coalesced(system: Any, step: int, size: int) -> dict[str, float]:
