@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
 
@@ -28,6 +29,7 @@ def main() -> int:
     whole = not options.quick and not options.figures
     stem = "queue" if whole else "queue-part"
     command = "make bench-queue" if whole else f"python -m benchmarks.queue {' '.join(sys.argv[1:])}"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the driven processes end too
     bench = Bench(options.repetitions or (2 if options.quick else 5), options.quick)
     try:
         figures: list[Figure] = []

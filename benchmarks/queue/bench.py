@@ -15,7 +15,7 @@ from benchmarks.queue.sides import Side
 from benchmarks.table import Figure
 
 STOP_S = 60.0
-HEAD_START_S = 0.3
+HEAD_START_S = 1.0
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,7 @@ class Peer:
 
     def start(self, **_: Any) -> Any:
         """Start Ray and the queue; it has no capacity to be told."""
-        began = time.perf_counter()
-        ray.init(
-            address="local", num_cpus=PROMISED_CPUS, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-        )
+        began = _start_ray()
         between = time.perf_counter()
         config = tq.init(OmegaConf.create({"controller": {"polling_mode": True}}))
         self.started = {"ray_s": between - began, "start_s": time.perf_counter() - between}
@@ -118,3 +115,24 @@ class Peer:
     def clear(self, step: int) -> None:
         """Free the rows of the step."""
         self.client.clear_partition(f"step{step}")
+
+
+def _start_ray() -> float:
+    """Start Ray and give the moment when that began; it gives up by itself after 30 s, which a busy machine can need."""
+    for last in (False, False, True):
+        began = time.perf_counter()
+        try:
+            ray.init(
+                address="local",
+                num_cpus=PROMISED_CPUS,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+            )
+        except Exception:  # it raises nothing narrower
+            if last:
+                raise
+            ray.shutdown()
+        else:
+            break
+    return began

@@ -15,6 +15,7 @@ GROUP = 8
 SAMPLERS = {"Sequential": ("SequentialSampler", 1), "GRPO(n=8)": ("GRPOSampler", 1), "GRPO+DP(2)": ("GRPOSampler", 2)}
 SINGLE_BYTES = 1024
 WARM_ROUND = 3
+WARM_UP = 128
 
 
 def start(bench: Bench) -> list[Figure]:
@@ -113,6 +114,8 @@ def stream(bench: Bench) -> list[Figure]:
     with bench.ours(rows=counts["ours"]) as queue:
         for producers in (1, 4):
             results: dict[str, list[float]] = {"ours": [], "peer": []}
+            for each in (queue, bench.peer()):
+                streamed(bench, each, producers, 10 * producers - 1, WARM_UP)
             for number in range(bench.repetitions):
                 for each in (queue, bench.peer()):
                     system = each.owner.system

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.queue.bench import Bench, journal_folder
-from benchmarks.queue.figures.beside import streamed
+from benchmarks.queue.bench import Bench, Queue, journal_folder
+from benchmarks.queue.figures.beside import WARM_UP, streamed
 from benchmarks.table import Figure, median_at_least, median_at_most, missing, shown
 
 ROWS = 1_000_000
@@ -15,15 +15,20 @@ def journal(bench: Bench) -> list[Figure]:
     figures, count = [], bench.pick(8192, 512)
     for producers in (1, 4):
         off, on = [], []
-        for number in range(bench.repetitions):
-            with bench.ours(rows=count) as queue:
-                off.append(streamed(bench, queue, producers, number, count))
-            with journal_folder() as folder, bench.ours(rows=count, journal_dir=folder) as queue:
-                on.append(streamed(bench, queue, producers, number, count))
+        for _ in range(bench.repetitions):
+            with bench.ours(rows=count) as queue, journal_folder() as folder:
+                off.append(_streamed(bench, queue, producers, count))
+                with bench.ours(rows=count, journal_dir=folder) as journalled:
+                    on.append(_streamed(bench, journalled, producers, count))
         shares = [with_ / without for with_, without in zip(on, off, strict=True)]
-        label = f"one-sample throughput, {producers} producers, with the journal"
+        label = f"one-sample throughput, {producers} producer(s), with the journal"
         figures += [shown(label, on, "items/s"), median_at_least(f"{label} against without", shares, 0.75, "x")]
     return figures
+
+
+def _streamed(bench: Bench, queue: Queue, producers: int, count: int) -> float:
+    streamed(bench, queue, producers, 0, WARM_UP)
+    return streamed(bench, queue, producers, 1, count)
 
 
 def compaction(bench: Bench) -> list[Figure]:
