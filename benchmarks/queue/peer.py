@@ -118,7 +118,7 @@ class Peer:
 
 
 def _start_ray() -> float:
-    """Start Ray and give the moment when that began; it gives up by itself after 30 s, which a busy machine can need."""
+    """Start Ray and give the moment when that began; it gives up after 30 s, which a busy machine can need."""
     for last in (False, False, True):
         began = time.perf_counter()
         try:
