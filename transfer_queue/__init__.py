@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from transfer_queue.errors import StepClearedError as StepClearedError
     from transfer_queue.errors import StorageFullError as StorageFullError
     from transfer_queue.errors import TransferQueueError as TransferQueueError
+    from transfer_queue.loader import StreamingDataLoader as StreamingDataLoader
     from transfer_queue.meta import BatchMeta as BatchMeta
+    from transfer_queue.queue_dataset import QueueDataset as QueueDataset
     from transfer_queue.samplers import BaseSampler as BaseSampler
     from transfer_queue.samplers import DPSampler as DPSampler
     from transfer_queue.samplers import GRPOSampler as GRPOSampler
@@ -57,6 +59,8 @@ _HOMES = {
     "TransferQueueClient": "client",
     "TransferQueueController": "controller",
     "BatchMeta": "meta",
+    "QueueDataset": "queue_dataset",
+    "StreamingDataLoader": "loader",
     **dict.fromkeys(_SAMPLERS, "samplers"),
     **dict.fromkeys(_ERRORS, "errors"),
 }

@@ -198,13 +198,23 @@ class TransferQueueClient:
         return bool(reply.changed)
 
     def _rollback(self, version: int) -> Steps[wire.Rolled]:
-        """Undo the acks that bore a later version: `rows` are free again for their tasks.
+        """Undo the acks that bore a later version: the answer's `rows` (by task) are free again.
 
-        Rows of steps that were cleared since are gone: `gone_steps` names these steps, so that they can be put again.
+        What was cleared since cannot come back and has to be put again: whole `gone_steps`, and `gone_rows` whose
+        values were freed because every task had consumed them.
         """
         reply, _ = yield self._ask(wire.Rolled, wire.Rollback(version), f"rollback to version {version}")
         rolled: wire.Rolled = reply
         return rolled
+
+    def _checkpoint(self, path: str | os.PathLike[str], *, timeout_s: float = 300.0) -> Steps[None]:
+        """Write the queue as it is now, its values included, to a file that another controller can begin with.
+
+        `TransferQueueController.start(restore=path)` does so. The path is one of the controller's machine, and becomes
+        visible when the file is whole; the queue goes on meanwhile. It needs a controller with `journal_dir`.
+        """
+        body = wire.Checkpoint(str(Path(path).absolute()))
+        yield Ask(wire.Done, body, (), timeout_s, lambda: f"the checkpoint {path} was not done")
 
     def _why(self, task_name: str) -> Steps[Explanation]:
         """Where the task stands and why its request is not served; `str` of it is what `NotReadyError` says."""
@@ -232,6 +242,7 @@ class TransferQueueClient:
     drop, async_drop = blocking(_drop), awaiting(_drop)
     clear, async_clear = blocking(_clear), awaiting(_clear)
     rollback, async_rollback = blocking(_rollback), awaiting(_rollback)
+    checkpoint, async_checkpoint = blocking(_checkpoint), awaiting(_checkpoint)
     why, async_why = blocking(_why), awaiting(_why)
     stats, async_stats = blocking(_stats), awaiting(_stats)
     register_sampler, async_register_sampler = blocking(_register_sampler), awaiting(_register_sampler)

@@ -10,11 +10,12 @@ from pathlib import Path
 import msgspec
 
 from transfer_queue import operations as op
-from transfer_queue.errors import TransferQueueError
+from transfer_queue.checkpoint import payload_of
+from transfer_queue.errors import JournalError, TransferQueueError
 from transfer_queue.journal import Compactor, Journal
 from transfer_queue.ledger import QueueShape
 from transfer_queue.recorder import Recorder
-from transfer_queue.recovery import identity_of, replayed
+from transfer_queue.recovery import begun_anew, identity_of, replayed
 from transfer_queue.room import Room
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import build
@@ -30,7 +31,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a queue is started with, besides its samplers.
 
     `arenas` is the folder of large values (None: all values lie in the controller), `journal_dir` that of the journal
-    (None: the queue dies with its controller), `fsync_ms` how much of it a loss of power may cost.
+    (None: the queue dies with its controller), `fsync_ms` how much of it a loss of power may cost, `restore` a
+    checkpoint that a new queue begins with.
     """
 
     shape: QueueShape
@@ -38,6 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     capacity_bytes: int | None = None
     arenas: str | None = None
     journal_dir: str | None = None
+    restore: str | None = None
     fsync_ms: float = 50.0
 
 
@@ -58,7 +61,7 @@ def open_queue(
 
 def _recovered(settings: Settings) -> tuple[QueueState, Journal | None]:
     if settings.journal_dir is None:
-        return QueueState(settings.shape), None
+        return _begun(settings)[0], None
     identity = identity_of(settings.shape)
     journal, found = Journal.open(Path(settings.journal_dir), fsync_ms=settings.fsync_ms, identity=identity)
     for warning in found.warnings:
@@ -66,13 +69,26 @@ def _recovered(settings: Settings) -> tuple[QueueState, Journal | None]:
     try:
         state = replayed(found.snapshot, found.records)
         if state is None:
-            state = QueueState(settings.shape)
-            journal.append(*op.to_journal(op.Record(0.0, 0, 0, op.Begin(settings.shape)), ()))
+            state, first, frames = _begun(settings)
+            journal.append(*op.to_journal(op.Record(state.now, 0, 0, first), frames))
             journal.commit()
     except BaseException:
         journal.close()
         raise
     return state, journal
+
+
+def _begun(settings: Settings) -> tuple[QueueState, op.Operation, list[bytes]]:
+    """A new queue, or one that begins with a checkpoint, and the record that says so."""
+    if settings.restore is None:
+        return QueueState(settings.shape), op.Begin(settings.shape), []
+    payload = payload_of(Path(settings.restore))
+    state = begun_anew(payload)
+    if state.ledger.shape != settings.shape:
+        raise JournalError(
+            f"the checkpoint {settings.restore} is of a queue of {state.ledger.shape}, this one is of {settings.shape}"
+        )
+    return state, op.Restored(), [payload]
 
 
 def _register_again(state: QueueState, registry: SamplerRegistry) -> None:

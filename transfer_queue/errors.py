@@ -9,6 +9,7 @@
     ├── SamplerError            a sampler raised, answered nonsense, hung or cannot travel (ValueError)
     ├── SamplerLostError        a registered sampler that a restarted controller cannot make again (SamplerError)
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
+    ├── FieldLostError          a lease on a field whose storage died (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
     ├── ExtentError             a range of storage that is freed twice or is not there (ValueError)
@@ -85,7 +86,7 @@ class ExtentError(TransferQueueError, ValueError):
 
 
 class FieldLostError(TransferQueueError, ValueError):
-    """A field whose storage died."""
+    """A field whose storage died, or a lease on rows that lost one."""
 
 
 class JournalError(TransferQueueError, ValueError):

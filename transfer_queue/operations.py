@@ -24,6 +24,10 @@ class Begin(msgspec.Struct, tag="begin", array_like=True, frozen=True):
     shape: QueueShape
 
 
+class Restored(msgspec.Struct, tag="restored", array_like=True, frozen=True):
+    """The queue began as a checkpoint holds it, which follows the record."""
+
+
 class PutRows(msgspec.Struct, tag="put", array_like=True, frozen=True):
     """New rows, or fields of rows that exist; the values that travelled inside the message follow the record."""
 
@@ -110,8 +114,9 @@ class Register(msgspec.Struct, tag="register", array_like=True, frozen=True):
 
 
 Operation = (
-    Begin | PutRows | Take | Choose | Undo | wire.Ack | wire.Release | wire.Extend | wire.Drop | DropRows | wire.Clear
-    | wire.Rollback | Read | Expire | AttachSegment | GiveRanges | AbandonSegments | RemoveSegment | Lose | Register
+    Begin | Restored | PutRows | Take | Choose | Undo | wire.Ack | wire.Release | wire.Extend | wire.Drop | DropRows
+    | wire.Clear | wire.Rollback | Read | Expire | AttachSegment | GiveRanges | AbandonSegments | RemoveSegment | Lose
+    | Register
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
         shm_dir: folder for large values instead of /dev/shm; an error if it has no room for ``capacity_bytes``.
         journal_dir: folder of the journal, from which the queue comes back when its controller dies, and where an
             earlier one left off (None: no journal).
+        restore: a checkpoint (``client.checkpoint``) that the queue begins with, unless its journal holds more already.
         fsync_ms: how much of the journal a loss of power may cost, in milliseconds.
     """
 
@@ -46,6 +47,7 @@ class Options(TypedDict, total=False):
     storage: str
     shm_dir: str | Path | None
     journal_dir: str | Path | None
+    restore: str | Path | None
     fsync_ms: float
 
 
@@ -75,11 +77,15 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
     capacity = options.get("capacity_bytes")
     if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1):
         raise ConfigurationError(f"capacity_bytes must be a whole number of bytes of at least 1, not {capacity!r}")
-    journal = options.get("journal_dir")
     return Settings(
         shape=shape,
         sampler_timeout_s=options.get("sampler_timeout_s", 30.0),
         capacity_bytes=capacity,
-        journal_dir=str(Path(journal).absolute()) if journal is not None else None,
+        journal_dir=_path(options.get("journal_dir")),
+        restore=_path(options.get("restore")),
         fsync_ms=options.get("fsync_ms", 50.0),
     )
+
+
+def _path(given: str | Path | None) -> str | None:
+    return str(Path(given).absolute()) if given is not None else None

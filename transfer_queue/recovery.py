@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from transfer_queue import operations as op
+from transfer_queue import wire
 from transfer_queue.errors import JournalError
 from transfer_queue.image import encoded, restored
 from transfer_queue.ledger import QueueShape
@@ -26,10 +27,21 @@ def replayed(snapshot: bytes | memoryview | None, records: Iterable[bytes]) -> Q
         record, frames = op.from_journal(data)
         if isinstance(record.operation, op.Begin):
             state = QueueState(record.operation.shape)
+        elif isinstance(record.operation, op.Restored):
+            state = begun_anew(frames[0])
         elif state is None:
             raise JournalError("the journal does not begin with the sizes of its queue: its first segment is missing")
         else:
             state.replay(record, frames)
+    return state
+
+
+def begun_anew(payload: bytes) -> QueueState:
+    """The queue of a checkpoint, for another life: whoever held rows then is gone, so they are free again."""
+    state = restored(payload)
+    state.sessions.answers.clear()
+    for lease in list(state.ledger.leases.live):
+        state.carry_out(wire.Release(lease))
     return state
 
 

@@ -59,8 +59,8 @@ class Room:
         head = f"put of {producer.put.rows} rows{where} waited {waited:.1f} s: "
         if self._lacks_bytes(producer, stored):
             return (
-                f"{head}it brings {producer.size} bytes, and {stored} of {self.capacity_bytes} (capacity_bytes) are taken: "
-                "let consumers take and clear rows, or start the controller with a larger capacity_bytes"
+                f"{head}it brings {producer.size} bytes, and {stored} of capacity_bytes={self.capacity_bytes} are "
+                "taken: let consumers take and clear rows, or start the controller with a larger capacity_bytes"
             )
         alive = [partition.step for partition in ledger.steps.in_order()]
         return (

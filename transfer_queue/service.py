@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, cast
 
 from transfer_queue import operations as op
 from transfer_queue import wire
+from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
+from transfer_queue.checkpoint import Checkpoints
 from transfer_queue.custom import CustomSamplers
 from transfer_queue.errors import (
     BackPressureError,
@@ -78,6 +81,7 @@ class Service:
         self._out: list[Outgoing] = []
         self._looked_at = recorder.now()
         self._custom = CustomSamplers(self, timeout_s)
+        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
             wire.GetMeta: self._get_meta,
@@ -90,6 +94,7 @@ class Service:
             wire.Lost: self._lost,
             wire.Clear: self._change,
             wire.Rollback: self._change,
+            wire.Checkpoint: self._checkpoint,
             wire.Ack: self._change,
             wire.Release: self._change,
             wire.Extend: self._extend,
@@ -137,9 +142,11 @@ class Service:
             self._looked_at = now
             self._forget(lambda waiter: not waiter.caller.link.alive())
             self.files.sweep()
-            if self._compactor is not None:
+            if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
                 self._compactor.consider()
+        if self._checkpoints.busy:
+            self._look_at_checkpoints()
 
     def settle(self) -> None:
         """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
@@ -170,10 +177,19 @@ class Service:
         journal = self.recorder.journal
         if journal is not None and (due := journal.due()) is not None:
             known.append(due)
+        if self._checkpoints.busy:
+            known.append(time.monotonic() + CHECKPOINT_S)
         return min(known, default=None)
+
+    def _look_at_checkpoints(self) -> None:
+        if self._compactor is not None:
+            self._compactor.poll()
+        self._checkpoints.poll()
+        self._serve_recyclers()
 
     def close(self) -> None:
         """Let the journal go."""
+        self._checkpoints.close()
         if self._compactor is not None:
             self._compactor.close()
         if self.recorder.journal is not None:
@@ -280,6 +296,15 @@ class Service:
     def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
         self._reply(caller, self.recorder.do(caller, body))
+
+    def _checkpoint(self, caller: Caller, body: wire.Checkpoint, _: Sequence[wire.Frame]) -> None:
+        def done(error: Exception | None) -> None:
+            if error is None:
+                self._reply(caller, DONE)
+            else:
+                self._fail(caller, error)
+
+        self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, wire.Explained(self.why(body.task)))

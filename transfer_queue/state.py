@@ -122,7 +122,7 @@ class QueueState:
         return DONE
 
     def _ack(self, operation: wire.Ack) -> wire.ReplyBody:
-        self.ledger.ack(operation.lease, operation.dp_rank)
+        self.ledger.ack(operation.lease, operation.dp_rank, operation.version)
         return DONE
 
     def _release(self, operation: wire.Release) -> wire.ReplyBody:
@@ -134,7 +134,7 @@ class QueueState:
         return DONE
 
     def _drop(self, operation: wire.Drop) -> wire.ReplyBody:
-        self.ledger.drop(operation.lease, operation.reason)
+        self.ledger.drop(operation.lease, operation.reason, refill=operation.refill)
         return DONE
 
     def _drop_rows(self, operation: op.DropRows) -> wire.ReplyBody:
@@ -146,7 +146,7 @@ class QueueState:
 
     def _rollback(self, operation: wire.Rollback) -> wire.ReplyBody:
         rolled = self.ledger.rollback(operation.version)
-        return wire.Rolled(rolled.rows, list(rolled.gone_steps))
+        return wire.Rolled(rolled.rows, rolled.gone_steps, rolled.gone_rows)
 
     def _read(self, operation: op.Read) -> wire.ReplyBody:
         self.ledger.read(operation.indexes)

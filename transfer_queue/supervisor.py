@@ -21,6 +21,8 @@ from transfer_queue.process import Orders
 
 log = logging.getLogger("transfer_queue")
 
+PROGRAM = "transfer_queue.process"
+"""What a controller's process runs."""
 START_S = 60.0
 """A controller is there in a fraction of a second; one whose samplers import torch takes some seconds."""
 STOP_S = 5.0
@@ -75,7 +77,7 @@ class Supervisor:
 def spawn(orders: bytes) -> subprocess.Popen[bytes]:
     """A controller process that has answered; the error that it answered, or `ControllerLostError`."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "transfer_queue.process"],
+        [sys.executable, "-m", PROGRAM],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
@@ -88,6 +90,7 @@ def spawn(orders: bytes) -> subprocess.Popen[bytes]:
 def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, Any]:
     assert process.stdin is not None
     assert process.stdout is not None
+    readable: list[Any] = [process.stdout]
     try:
         process.stdin.write(orders)
         process.stdin.flush()
@@ -105,6 +108,8 @@ def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, 
             return answer
         end(process)
         raise rebuild(*answer["error"])
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(0.0 if not readable else STOP_S)
     code = process.poll()
     end(process)
     what = f"ended with code {code}" if code is not None else f"did not answer for {START_S:g} s"

@@ -146,6 +146,12 @@ class Clear(msgspec.Struct, tag="clear", array_like=True, frozen=True):
     force: bool = False
 
 
+class Checkpoint(msgspec.Struct, tag="checkpoint", array_like=True, frozen=True):
+    """Write the whole queue, as it is now, to a file of the controller's machine."""
+
+    path: str
+
+
 class Rollback(msgspec.Struct, tag="rollback", array_like=True, frozen=True):
     version: int
 
@@ -168,7 +174,7 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
 
 Body = (
     Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | Locate | Lost
-    | Ack | Release | Extend | Drop | Clear | Rollback | Why | GetStats | RegisterSampler
+    | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | RegisterSampler
 )  # fmt: skip
 
 
@@ -223,10 +229,11 @@ class Located(msgspec.Struct, tag="located", array_like=True, frozen=True):
 
 
 class Rolled(msgspec.Struct, tag="rolled", array_like=True, frozen=True):
-    """Rows that are free again, and the steps that were cleared since and cannot come back."""
+    """Rows that are free again, by task; and what cannot come back: steps that were cleared, rows that were freed."""
 
-    rows: int
+    rows: dict[str, list[int]]
     gone_steps: list[int]
+    gone_rows: list[int]
 
 
 class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):

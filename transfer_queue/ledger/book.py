@@ -10,17 +10,17 @@ import numpy as np
 
 from transfer_queue.ledger.hold import Holds
 from transfer_queue.ledger.lease import Lease, LeaseTable, Part
-from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.partition import EXISTS, FREED, Partition
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.reservation import Reservations
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.steps import Steps
-from transfer_queue.ledger.view import CONSUMED, FREE, LEASED, View
+from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, Rows, View
 
 
 @dataclass(frozen=True, slots=True)
 class Freed:
-    """Values that the storage may forget: of a whole partition, or of one field of some of its rows."""
+    """Values that the storage may forget: of a whole partition, or of some of its rows, all or one of their fields."""
 
     serial: int
     field: str | None = None
@@ -75,23 +75,39 @@ class Book:
             elif before == CONSUMED:
                 self.rows_consumed[task] -= len(rows)
 
+    def move_back(self, task: str, partition: Partition, rows: Rows, before: int) -> Rows:
+        """Rows that a task has not done after all are free again; those are returned.
+
+        What was dropped for every task in the meantime is dropped for this one too.
+        """
+        if partition.dropped is not None:
+            gone = partition.dropped.array[rows] != 0
+            for part, reason in partition.by_reason(rows[gone]):
+                self.move(task, [(partition, part)], before, DROPPED, reason)
+            rows = rows[~gone]
+        self.move(task, [(partition, rows)], before, FREE)
+        return rows
+
     def hold(self, parts: list[Part], now: float) -> None:
         """Keep the values of rows that are consumed already until they are read; without `tasks=` they are anyway."""
         if self.shape.tasks:
             self.holds.add(parts, now)
 
-    def consume(self, lease: Lease) -> None:
-        """The rows of a lease are done with."""
+    def consume(self, lease: Lease, version: int | None) -> None:
+        """The rows of a lease are done with, at that version if the consumer said so."""
         reservation = self.reservations.of_lease(lease.id)
         self.move(lease.task, lease.parts, LEASED, CONSUMED)
+        if version is not None:
+            for partition, rows in lease.parts:
+                partition.task(lease.task).bear(rows, version)
         self.leases.end(lease, "was acknowledged before")
         if reservation is not None:
-            self.reservations.complete(reservation)
+            reservation.complete = True
             if reservation.want.lease_s is None:
                 self.hold(lease.parts, self.clock())
         self.done(lease.parts)
 
-    def give_back(self, lease: Lease, how: str) -> None:
+    def give_back(self, lease: Lease, how: str, *, lost: bool = False) -> None:
         """Rows return to the task, less what was written under the lease: a half-done row starts anew.
 
         A row whose new fields another task has taken already stays, and counts as consumed: the work was done.
@@ -99,40 +115,72 @@ class Book:
         reservation = self.reservations.of_lease(lease.id)
         if reservation is not None:
             self.reservations.forget(reservation)
-        self.leases.end(lease, how)
+        self.leases.end(lease, how, lost=lost)
         for partition, rows in lease.parts:
             mine = [(field, there) for where, fields, there in lease.written if where is partition for field in fields]
             used = [there[partition.taken_by_others(lease.task, field, there)] for field, there in mine]
             kept = np.isin(rows, np.concatenate(used)) if used else np.zeros(len(rows), dtype=np.bool_)
             for field, there in mine:
-                undone = there[~np.isin(there, rows[kept])]
-                if len(undone):
-                    partition.unwrite(field, undone)
-                    self.effects.append(Freed(partition.serial, field, tuple(undone.tolist())))
+                self.withdraw(partition, field, there[~np.isin(there, rows[kept])])
             self.move(lease.task, [(partition, rows[kept])], LEASED, CONSUMED)
-            self.move(lease.task, [(partition, rows[~kept])], LEASED, FREE)
+            self.move_back(lease.task, partition, rows[~kept], LEASED)
         self.done(lease.parts)
 
-    def done(self, parts: list[Part]) -> None:
-        """A partition clears itself when every task in `tasks=` is through with it and nobody holds rows of it."""
-        for partition, _ in parts:
-            if self.shape.tasks and self._all_gone(partition) and not partition.held:
-                if self.leases.of([partition]):
-                    continue
-                self.remove(partition)
+    def withdraw(self, partition: Partition, field: str, rows: Rows) -> None:
+        """These rows have this field no more, if they had it, and its values may be forgotten."""
+        rows = partition.having(field, rows)
+        if len(rows):
+            partition.unwrite(field, rows)
+            self.effects.append(Freed(partition.serial, field, tuple(rows.tolist())))
 
-    def _all_gone(self, partition: Partition) -> bool:
-        for name in self.shape.tasks:
-            stand = partition.tasks.get(name)
-            if stand is None or stand.gone != self.shape.capacity:
-                return False
-        return True
+    def drop_parts(self, parts: list[Part], reason: str, refill: bool) -> None:
+        """Drop rows for every task that has not taken them; with `refill`, others may be put in their stead."""
+        for partition, rows in parts:
+            partition.drop(rows, reason)
+            if refill:
+                partition.seats.retire(rows)
+        self.steps.version += refill
+        self.done(parts)
+
+    def done(self, parts: list[Part]) -> None:
+        """Free what nobody needs any more, if it is known who needs it (`tasks=`): these rows, or their partition.
+
+        A row goes when every task in `tasks=` is through with it and nobody holds it, a partition when all of its rows
+        have gone and no seat is left to fill.
+        """
+        if not self.shape.tasks:
+            return
+        for partition, rows in parts:
+            if self.steps.alive.get(partition.step) is partition:
+                gone = [partition.gone(task) for task in self.shape.tasks]
+                if min(gone) == partition.seats.rows_ever and not partition.held and not self.leases.of([partition]):
+                    self.remove(partition)
+                elif all(gone):
+                    self._free(partition, self._needless(partition, rows))
+
+    def _needless(self, partition: Partition, rows: Rows) -> Rows:
+        """Those of the rows that are kept for nobody and have not been freed before."""
+        rows = rows[partition.exists[rows] == EXISTS]
+        for task in self.shape.tasks:
+            stand = partition.tasks.get(task)
+            if stand is not None:
+                rows = rows[stand.state[rows] >= CONSUMED]
+            elif partition.dropped is not None:
+                rows = rows[partition.dropped.array[rows] != 0]
+        for stand in partition.tasks.values():
+            rows = rows[stand.state[rows] != LEASED]
+        return rows if partition.holds is None else rows[partition.holds.array[rows] == 0]
+
+    def _free(self, partition: Partition, rows: Rows) -> None:
+        if len(rows):
+            partition.exists[rows] = FREED
+            partition.drop(rows, "cleared")
+            self.effects.append(Freed(partition.serial, None, tuple(rows.tolist())))
 
     def remove(self, partition: Partition) -> None:
         """The partition is gone, with everything that refers to it."""
-        if self.steps.alive.get(partition.step) is partition:
-            self.steps.remove(partition.step)
-            self.effects.append(Freed(partition.serial))
-            self.reservations.forget_partition(partition)
-            self.holds.forget(partition)
-            self.stir_all(partition.step)
+        self.steps.remove(partition.step)
+        self.effects.append(Freed(partition.serial))
+        self.reservations.forget_partition(partition)
+        self.holds.forget(partition)
+        self.stir_all(partition.step)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from transfer_queue.ledger.ledger import Ledger
-from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.partition import LOST, Partition
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.view import FREE
 
 NOT_PUT, FIELD, GROUP, LEASED_ROWS, DROPPED_ROWS = "not_put", "field_missing", "group_incomplete", "leased", "dropped"
 CONSUMED_ROWS, NEVER_ASKED, EARLIER = "consumed", "never_asked", "earlier_request"
+LOST_FIELD = "lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ def _of_partition(partition: Partition, want: Want, unit: int) -> list[Reason]:
     left = (partition.exists != 0) & (stand.state == FREE)
     for field in want.fields:
         lacking = left & ~partition.has(field)
-        found.append(Reason(FIELD, int(np.count_nonzero(lacking)), f"without field {field!r}"))
+        lost = int(np.count_nonzero(lacking & partition.marked(field, LOST)))
+        found.append(Reason(LOST_FIELD, lost, f"lost: field {field!r} was lost with its storage"))
+        found.append(Reason(FIELD, int(np.count_nonzero(lacking)) - lost, f"without field {field!r}"))
         left = left & ~lacking
     if unit > 1:
         per_group = left.reshape(-1, unit).sum(axis=1)
@@ -90,10 +93,9 @@ def _leases(ledger: Ledger, want: Want, partitions: list[Partition]) -> list[Rea
 
 
 def _not_put(ledger: Ledger, want: Want, partitions: list[Partition]) -> list[Reason]:
-    capacity, alive = ledger.shape.capacity, len(partitions)
-    if want.step is None:
-        alive = max(alive, 1)
-    missing = max(alive, 1) * capacity - sum(partition.produced for partition in partitions)
+    missing = sum(partition.seats.rows_ever - partition.produced for partition in partitions)
+    if not partitions:
+        missing = ledger.shape.capacity
     where = "" if want.step is None else f" to step {want.step}"
     return [Reason(NOT_PUT, missing, f"not put{where} yet")]
 
@@ -104,6 +106,6 @@ def not_ready(ledger: Ledger, want: Want) -> dict[str, int]:
     unit = ledger.shape.num_n_samples if want.whole_groups else 1
     for partition in ledger.steps.in_order():
         for reason in _of_partition(partition, want, unit):
-            if reason.code in (FIELD, GROUP) and reason.rows:
+            if reason.code in (FIELD, GROUP, LOST_FIELD) and reason.rows:
                 counts[reason.code] = counts.get(reason.code, 0) + reason.rows
     return counts

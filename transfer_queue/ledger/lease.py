@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from transfer_queue.errors import LeaseError
+from transfer_queue.errors import FieldLostError, LeaseError, TransferQueueError
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.view import Rows
@@ -28,6 +28,11 @@ class Ended(NamedTuple):
     rows: int
     steps: tuple[int, ...]
     how: str
+    lost: bool = False
+
+    def error(self) -> TransferQueueError:
+        """What whoever comes too late is told."""
+        return (FieldLostError if self.lost else LeaseError)(str(self))
 
     def __str__(self) -> str:
         steps = ", ".join(map(str, self.steps))
@@ -37,7 +42,10 @@ class Ended(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """Rows of one task in one consumer's hands; `written` are the fields put under it, `votes` its DP ranks' acks."""
+    """Rows of one task in one consumer's hands, taken for `fields`.
+
+    `written` are the fields put under it, `votes` its DP ranks' acks and the versions that they bore.
+    """
 
     id: int
     task: str
@@ -47,17 +55,31 @@ class Lease:
     taken_at: float
     deadline: float
     ranks: int = 1
-    votes: set[int] = field(default_factory=set)
+    votes: dict[int, int | None] = field(default_factory=dict)
     written: list[tuple[Partition, tuple[str, ...], Rows]] = field(default_factory=list)
+    _members: frozenset[int] = frozenset()
 
     @property
     def rows(self) -> int:
         return sum([len(rows) for _, rows in self.parts])
 
-    def ended(self, how: str) -> Ended:
+    @property
+    def version(self) -> int | None:
+        """The highest version that a vote bore, or None."""
+        return max((version for version in self.votes.values() if version is not None), default=None)
+
+    def check_holds(self, indexes: Sequence[int]) -> None:
+        """`LeaseError` unless these rows are among those of the lease."""
+        if not self._members:
+            self._members = frozenset([i for partition, rows in self.parts for i in (rows + partition.base).tolist()])
+        if not self._members.issuperset(indexes):
+            strange = [index for index in indexes if index not in self._members]
+            raise LeaseError(f"rows {strange[:8]} are not in {self.describe()}: under a lease, write its own rows only")
+
+    def ended(self, how: str, lost: bool = False) -> Ended:
         """What is remembered of it."""
         steps = tuple([partition.step for partition, _ in self.parts])
-        return Ended(self.id, self.task, self.client, self.rows, steps, how)
+        return Ended(self.id, self.task, self.client, self.rows, steps, how, lost)
 
     def describe(self) -> str:
         """For a message: whose lease, of what."""
@@ -98,11 +120,11 @@ class LeaseTable:
         heapq.heappush(self._deadlines, (lease.deadline, lease.id))
 
     def get(self, lease_id: int) -> Lease:
-        """The live lease of that id; `LeaseError` says how an ended one ended."""
+        """The live lease of that id; `LeaseError` (or `FieldLostError`) says how an ended one ended."""
         lease = self.live.get(lease_id)
         if lease is None:
             ended = self.over.get(lease_id)
-            raise LeaseError(f"lease {lease_id} is unknown to this controller" if ended is None else str(ended))
+            raise LeaseError(f"lease {lease_id} is unknown to this controller") if ended is None else ended.error()
         return lease
 
     def extend(self, lease: Lease, deadline: float) -> None:
@@ -114,7 +136,7 @@ class LeaseTable:
                 self._deadlines = [(each.deadline, each.id) for each in self.live.values()]
                 heapq.heapify(self._deadlines)
 
-    def end(self, lease: Lease, how: str) -> None:
+    def end(self, lease: Lease, how: str, *, lost: bool = False) -> None:
         """Take the lease out; `how` completes the sentence "lease 3 of task 'train' (…) …"."""
         del self.live[lease.id]
         for partition, _ in lease.parts:
@@ -122,7 +144,7 @@ class LeaseTable:
             del there[lease.id]
             if not there:
                 del self._of_partition[partition.serial]
-        self.over[lease.id] = lease.ended(how)
+        self.over[lease.id] = lease.ended(how, lost)
         if len(self.over) > REMEMBERED:
             self.over.popitem(last=False)
 

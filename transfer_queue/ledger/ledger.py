@@ -1,28 +1,28 @@
-"""The ledger: the one place where it is decided which rows a consumer gets and when they are consumed."""
+"""The ledger: rows, fields, tasks, leases and DP groups of one queue; the one place that knows who may have what."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Self
 
 import numpy as np
 
-from transfer_queue.errors import DPGroupError, FieldError, LeaseError
-from transfer_queue.ledger.book import Book, Freed
-from transfer_queue.ledger.lease import Part
-from transfer_queue.ledger.limits import check_possible
+from transfer_queue.errors import FieldError, LeaseError
+from transfer_queue.ledger.book import Freed
+from transfer_queue.ledger.consumers import Consumers
+from transfer_queue.ledger.lease import Lease, Part
+from transfer_queue.ledger.loss import lose
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.placing import room_for_one, shares
-from transfer_queue.ledger.request import Taken, Want
-from transfer_queue.ledger.reservation import Reservation
+from transfer_queue.ledger.rollback import Rolled, rollback
 from transfer_queue.ledger.seats import Label
 from transfer_queue.ledger.state import LedgerState, export, restore_into
-from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, View
+from transfer_queue.ledger.view import DROPPED, LEASED, Rows
 
 __all__ = ["Freed", "Ledger"]
 
 
-class Ledger(Book):
+class Ledger(Consumers):
     """Rows, fields, tasks, leases and DP groups of one queue.
 
     Every method either does all of what it says or raises and changes nothing.
@@ -85,13 +85,19 @@ class Ledger(Book):
         return made
 
     def put_fields(self, indexes: Sequence[int], fields: Sequence[str], lease_id: int | None = None) -> None:
-        """More fields of rows that exist, each written once per row. A lease that is named must be alive."""
+        """More fields of rows that exist, each written once per row.
+
+        A lease that is named must be alive and hold the rows; its task is the producer of these fields, and gets the
+        rows again if they are lost.
+        """
         lease = self.leases.get(lease_id) if lease_id is not None else None
+        if lease is not None:
+            lease.check_holds(indexes)
         if len(indexes) == 1:
             partition, row = self.steps.locate_one(indexes[0])
             partition.write_one(fields, row)
             if lease is not None:
-                lease.written.append((partition, tuple(fields), np.array([row])))
+                self._note(lease, partition, fields, np.array([row]))
             return
         if len(set(indexes)) != len(indexes):
             raise FieldError("the metadata names a row twice")
@@ -101,150 +107,55 @@ class Ledger(Book):
         for partition, rows in parts:
             partition.write(fields, rows)
             if lease is not None:
-                lease.written.append((partition, tuple(fields), rows))
+                self._note(lease, partition, fields, rows)
 
-    def take(self, want: Want) -> Taken | None:
-        """Serve a `get_meta` now, or None if it has to wait; an error if it can never be served."""
-        self.last_wants[want.task] = want
-        if want.dp is not None:
-            reservation = self.reservations.find(want)
-            if reservation is not None:
-                return self._join(reservation, want)
-        unit = self.shape.num_n_samples if want.whole_groups else 1
-        missing, ready, views = want.needed, 0, []
-        for partition in self.steps.in_order(want.step):
-            view = partition.view(want.task, want.fields, unit)
-            if view.ready_units:
-                views.append(view)
-                ready += view.ready_rows
-        if ready < missing:
-            check_possible(self.shape, self.steps, want)
-            return None
-        parts: list[Part] = []
-        popped: list[View] = []
-        for view in views:
-            rows = view.pop(missing // unit)
-            if len(rows):
-                parts.append((view.partition, rows))
-                popped.append(view)
-                missing -= len(rows)
-        return self._give(want, parts, popped)
+    def _note(self, lease: Lease, partition: Partition, fields: Sequence[str], rows: Rows) -> None:
+        lease.written.append((partition, tuple(fields), rows))
+        for field in fields:
+            partition.producers[field] = lease.task
 
-    def undo(self, want: Want, taken: Taken) -> None:
-        """The consumer was gone before it heard of its rows: let them be as if it had never been given them."""
-        if taken.lease_id is not None:
-            self.release(taken.lease_id)
-        elif want.dp is not None:
-            reservation = self.reservations.find(want)
-            if taken.voted and reservation is not None:
-                self._withdraw(reservation, want.dp.rank)
-        else:
-            parts = self.steps.locate(taken.indexes)
-            self.move(want.task, parts, CONSUMED, FREE)
-            self.read(taken.indexes)
+    def drop(self, lease_id: int, reason: str, refill: bool = False) -> None:
+        """Drop the rows of a lease: for its task, and for every task that has not taken them.
 
-    def take_chosen(self, want: Want, partition: Partition, chosen: Sequence[int]) -> Taken | None:
-        """Take the rows that a custom sampler chose, in its order; None if one of them is not free any more."""
-        rows = np.asarray(chosen, dtype=np.intp)
-        if self.steps.alive.get(partition.step) is not partition:
-            return None
-        if not partition.view(want.task, want.fields, 1).ready[rows].all():
-            return None
-        return self._give(want, [(partition, rows)])
-
-    def _give(self, want: Want, parts: list[Part], popped: list[View] | None = None) -> Taken:
-        for partition, _ in parts:
-            partition.task(want.task).fields_read.update(want.fields)
-        numbers = [rows + partition.base for partition, rows in parts]
-        indexes = numbers[0] if len(numbers) == 1 else np.concatenate(numbers)
-        now = self.clock()
-        if want.lease_s is None and want.dp is None:
-            self.move(want.task, parts, FREE, CONSUMED, popped=popped)
-            self.hold(parts, now)
-            return Taken(indexes.tolist())
-        lease = self.leases.open(want, parts, now, want.patience_s if want.lease_s is None else want.lease_s)
-        self.move(want.task, parts, FREE, LEASED, popped=popped)
-        if want.dp is None:
-            return Taken(indexes.tolist(), lease.id, lease.deadline)
-        for partition, _ in parts:
-            partition.task(want.task).stir()
-        return self._join(self.reservations.add(Reservation(want, indexes, lease)), want)
-
-    def _join(self, reservation: Reservation, want: Want) -> Taken:
-        reservation.check_agrees(want)
-        assert want.dp is not None
-        indexes = reservation.slice(want.dp.rank).tolist()
-        if want.lease_s is None:
-            voted = want.dp.rank not in reservation.lease.votes
-            self._vote(reservation, want.dp.rank)
-            return Taken(indexes, voted=voted)
-        self.leases.extend(reservation.lease, self.clock() + want.lease_s)
-        return Taken(indexes, reservation.lease.id, reservation.lease.deadline)
-
-    def _vote(self, reservation: Reservation, rank: int) -> None:
-        self.reservations.vote(reservation, rank)
-        if len(reservation.lease.votes) == reservation.lease.ranks:
-            self.consume(reservation.lease)
-
-    def _withdraw(self, reservation: Reservation, rank: int) -> None:
-        """Take back the vote of a rank that never heard of its rows; what it completed is incomplete again."""
-        lease = reservation.lease
-        if reservation.complete:
-            self.move(lease.task, lease.parts, CONSUMED, LEASED)
-            self.leases.reopen(lease)
-            self.reservations.reopen(reservation)
-            self.read(reservation.rows.tolist())
-        self.reservations.withdraw(reservation, rank)
-
-    def ack(self, lease_id: int, dp_rank: int | None = None) -> None:
-        """Consume the rows of a lease; of a DP group: this rank's vote, and the last vote consumes the rows of all."""
-        reservation = self.reservations.of_lease(lease_id)
-        if reservation is not None and reservation.complete:
-            return
+        With `refill` they must be whole groups, which stop counting: as many new groups may be put into their step.
+        """
         lease = self.leases.get(lease_id)
-        if reservation is None:
-            self.consume(lease)
-            return
-        if dp_rank is None or not 0 <= dp_rank < lease.ranks:
-            raise DPGroupError(
-                f"{lease.describe()} belongs to a DP group of {lease.ranks} ranks; dp_rank={dp_rank} has no vote"
-            )
-        self._vote(reservation, dp_rank)
-
-    def release(self, lease_id: int) -> None:
-        """Give the rows of a lease back to its task, in order; of a DP group: the rows of all ranks."""
-        self.give_back(self.leases.get(lease_id), "was released; its rows went back to the task")
-
-    def extend(self, lease_id: int, seconds: float) -> float:
-        """Let the lease end `seconds` from now, if that is later than before; the new deadline."""
-        lease = self.leases.get(lease_id)
-        self.leases.extend(lease, self.clock() + seconds)
-        return lease.deadline
-
-    def drop(self, lease_id: int, reason: str) -> None:
-        """Drop the rows of a lease: for its task, and for every task that has not taken them."""
-        lease = self.leases.get(lease_id)
+        if refill:
+            self._check_refill(lease.parts)
         reservation = self.reservations.of_lease(lease_id)
         if reservation is not None:
             self.reservations.forget(reservation)
         self.move(lease.task, lease.parts, LEASED, DROPPED, reason)
         self.leases.end(lease, f"ended: its rows were dropped ({reason})")
-        for partition, rows in lease.parts:
-            partition.drop_free(rows, reason)
-        self.done(lease.parts)
+        self.drop_parts(lease.parts, reason, refill)
 
-    def drop_rows(self, indexes: Sequence[int], reason: str) -> None:
-        """Drop these rows for every task that has not taken them. (Until branch `ledger` is merged.)"""
-        parts = self.steps.locate(indexes)
+    def drop_rows(self, indexes: Sequence[int], reason: str, refill: bool = False) -> None:
+        """Drop rows, without a lease, for every task that has not taken them; those that are gone already are no error.
+
+        Who holds them keeps them, but what is given back is dropped then.
+        """
+        parts = self.steps.still_there(indexes)
+        if refill:
+            self._check_refill(parts)
+        self.drop_parts(parts, reason, refill)
+
+    def _check_refill(self, parts: list[Part]) -> None:
         for partition, rows in parts:
-            partition.drop_free(rows, reason)
-        self.done(parts)
+            partition.seats.check_whole(rows)
 
-    def read(self, indexes: Sequence[int]) -> None:
-        """Note that the values of these rows were read: nobody has to keep them for a consumer without a lease."""
-        if self.holds.open:
-            parts = self.steps.locate(indexes)
-            self.done([(partition, rows) for partition, rows in parts if self.holds.read(partition, rows)])
+    def lose(self, indexes: Sequence[int], fields: Iterable[str]) -> None:
+        """The values of these fields of these rows died with their storage; rows that are gone are passed over.
+
+        Leases that read or wrote them end (`FieldLostError`), and the task that had put them under a lease gets the
+        rows again: everything that it put there is put anew. Tasks that have consumed the rows stay through with them,
+        except that one that made a field from a lost one makes it anew too. A row that lost a field with which it was
+        put is dropped for every task, with reason "lost".
+        """
+        lose(self, indexes, fields)
+
+    def rollback(self, version: int) -> Rolled:
+        """Undo every ack (and vote) that bore a later version: the rows are free again for the task."""
+        return rollback(self, version)
 
     def next_deadline(self) -> float | None:
         """When `expire` has something to do next, or None."""

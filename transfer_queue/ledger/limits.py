@@ -23,7 +23,9 @@ def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
         most, where = shape.capacity, f"step {want.step}"
         why = f"a step has {most} rows (global_batch_size={shape.global_batch_size} * num_n_samples={n})"
         for partition in steps.in_order(want.step):
-            stand = partition.task(want.task)
+            stand, retired = partition.task(want.task), partition.seats.retired * n
+            most += retired
+            why += f" and {retired} more in place of dropped groups" * bool(retired)
             most -= stand.spoiled_groups * n if want.whole_groups else stand.gone
             why += f", of which it consumed {stand.consumed} and {stand.dropped_rows} were dropped"
     if want.needed > most:

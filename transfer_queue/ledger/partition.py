@@ -15,8 +15,10 @@ from transfer_queue.ledger.shape import first_index
 from transfer_queue.ledger.stand import Stand
 from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, NO_ROWS, Rows, View
 
-ABSENT, THERE = 0, 1
-"""Whether a row has a field: bit 0 of its cell."""
+ABSENT, THERE, ROOT, LOST = 0, 1, 3, 4
+"""A row has no such field; it has one that was added to it, or that it was put with; or its value was lost."""
+EXISTS, FREED = 1, 3
+"""A row is there; or it was, and nobody needs its values any more. 0: it was never put."""
 
 
 class Partition:
@@ -36,25 +38,57 @@ class Partition:
         self.holds: Cells | None = None
         self.held = 0
         """Rows that are kept for a reader (`hold`)."""
-        self.dropped: list[tuple[Rows, str]] = []
+        self.producers: dict[str, str] = {}
+        """By field, the task under whose lease it was put."""
+        self.reasons: list[str] = []
+        self.dropped: Cells | None = None
+        """Per row that was dropped for every task, one more than the number of its reason; only if one was."""
+        self.dropped_rows = 0
+        self.past_version = -1
+        """The highest version that an ack bore in the earlier lives of this step."""
 
     @property
     def exists(self) -> NDArray[Any]:
         """A byte per row, not 0 where the row was put."""
         return self.rows.array
 
+    def grow(self, rows: int) -> None:
+        """Have cells for so many rows, in whole groups."""
+        self.size = max(2 * self.size, -(-rows // self.group_size) * self.group_size)
+        for cells in (self.rows, self.holds, self.dropped, *self.fields.values()):
+            if cells is not None:
+                cells.grow(self.size)
+        for stand in self.tasks.values():
+            stand.grow()
+
     def has(self, field: str) -> NDArray[np.bool_]:
         """For each row, whether it has this field."""
         cells = self.fields.get(field)
         return np.zeros(self.size, dtype=np.bool_) if cells is None else (cells.array & THERE) != 0
 
+    def marked(self, field: str, mark: int) -> NDArray[np.bool_]:
+        """For each row, whether its cell of this field is exactly that: ROOT or LOST, say."""
+        cells = self.fields.get(field)
+        return np.zeros(self.size, dtype=np.bool_) if cells is None else cells.array == mark
+
+    def having(self, field: str, rows: Rows, mark: int | None = None) -> Rows:
+        """Those of the rows that have this field; with `mark`, THERE or ROOT, that have it in that way."""
+        cells = self.fields.get(field)
+        if cells is None:
+            return NO_ROWS
+        found = cells.array[rows]
+        there: Rows = rows[(found & THERE) != 0 if mark is None else found == mark]
+        return there
+
     def add(self, rows: Rows, fields: Iterable[str]) -> None:
         """Let new rows exist, with these fields."""
         names = set(fields)
-        self.exists[rows] = 1
+        if len(rows) and int(rows.max()) >= self.size:
+            self.grow(int(rows.max()) + 1)
+        self.exists[rows] = EXISTS
         self.produced += len(rows)
         for field in names:
-            self._cells(field).array[rows] = THERE
+            self._cells(field).array[rows] = ROOT
         for stand in self.tasks.values():
             stand.added(rows, names)
         self.version += 1
@@ -62,10 +96,12 @@ class Partition:
     def add_one(self, row: int, fields: Iterable[str]) -> None:
         """`add` for one row."""
         names = set(fields)
-        self.rows.at[row] = 1
+        if row >= self.size:
+            self.grow(row + 1)
+        self.rows.at[row] = EXISTS
         self.produced += 1
         for field in names:
-            self._cells(field).at[row] = THERE
+            self._cells(field).at[row] = ROOT
         for stand in self.tasks.values():
             stand.added_one(row, names)
         self.version += 1
@@ -79,8 +115,7 @@ class Partition:
     def check_writable(self, fields: Sequence[str], rows: Rows) -> None:
         """A field is written once per row: otherwise `FieldError` naming field and rows."""
         for field in fields:
-            cells = self.fields.get(field)
-            written = NO_ROWS if cells is None else rows[(cells.array[rows] & THERE) != 0]
+            written = self.having(field, rows)
             if len(written):
                 twice = (written + self.base).tolist()
                 raise FieldError(
@@ -110,11 +145,11 @@ class Partition:
             stand.written_one(row, names)
         self.version += 1
 
-    def unwrite(self, field: str, rows: Rows) -> None:
-        """Take the field, which they have, away from these rows again."""
+    def unwrite(self, field: str, rows: Rows, mark: int = ABSENT) -> None:
+        """Take the field, which they have, away from these rows again; LOST marks them as those that lost it."""
         for stand in self.tasks.values():
             stand.withdrawing(rows, field)
-        self.fields[field].array[rows] = ABSENT
+        self.fields[field].array[rows] = mark
         self.version += 1
 
     def task(self, name: str) -> Stand:
@@ -122,19 +157,42 @@ class Partition:
         stand = self.tasks.get(name)
         if stand is None:
             stand = self.tasks[name] = Stand(name, self)
-            for rows, reason in self.dropped:
-                stand.move(rows, FREE, DROPPED, reason)
+            if self.dropped is not None:
+                rows = np.flatnonzero(self.dropped.array)
+                for part, reason in self.by_reason(rows):
+                    stand.move(part, FREE, DROPPED, reason)
         return stand
 
     def view(self, task: str, fields: tuple[str, ...], unit: int) -> View:
         """The up-to-date view of this task on these fields."""
         return self.task(task).view(fields, unit)
 
-    def drop_free(self, rows: Rows, reason: str) -> None:
-        """Drop rows for every task, those that come later included, that has not taken them."""
+    def drop(self, rows: Rows, reason: str) -> None:
+        """Drop rows for every task that has not taken them, those that come later or give them back included."""
+        if self.dropped is None:
+            self.dropped = Cells(self.size, np.int32)
+        rows = rows[self.dropped.array[rows] == 0]
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.dropped.array[rows] = self.reasons.index(reason) + 1
+        self.dropped_rows += len(rows)
         for stand in self.tasks.values():
             stand.move(rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
-        self.dropped.append((rows, reason))
+
+    def by_reason(self, rows: Rows) -> list[tuple[Rows, str]]:
+        """These dropped rows, reason by reason."""
+        assert self.dropped is not None
+        numbers = self.dropped.array[rows]
+        return [(rows[numbers == number], self.reasons[number - 1]) for number in np.unique(numbers).tolist()]
+
+    def gone(self, task: str) -> int:
+        """Rows that this task can never be given again, whether it has come already or not."""
+        stand = self.tasks.get(task)
+        return self.dropped_rows if stand is None else stand.gone
+
+    def latest_version(self) -> int:
+        """The highest version that an ack bore in this step, or -1."""
+        return max([self.past_version, *(stand.latest_version() for stand in self.tasks.values())])
 
     def taken_by_others(self, task: str, field: str, rows: Rows) -> NDArray[np.bool_]:
         """Which of these rows another task that reads this field holds or has consumed."""

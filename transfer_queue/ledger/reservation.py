@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transfer_queue.errors import DPGroupError
@@ -79,17 +80,30 @@ class Reservations:
         votes = self.votes.get(step)
         return votes[task, rank] if votes is not None else 0
 
-    def vote(self, reservation: Reservation, rank: int) -> None:
-        """This rank has its rows and is done with them."""
-        self._count(reservation, {rank} - reservation.lease.votes, 1)
-        reservation.lease.votes.add(rank)
+    def vote(self, reservation: Reservation, rank: int, version: int | None = None) -> None:
+        """This rank has its rows and is done with them; its first vote stands."""
+        if rank not in reservation.lease.votes:
+            self._count(reservation, [rank], 1)
+            reservation.lease.votes[rank] = version
 
     def withdraw(self, reservation: Reservation, rank: int) -> None:
         """The rank never heard of its rows."""
-        self._count(reservation, {rank} & reservation.lease.votes, -1)
-        reservation.lease.votes.discard(rank)
+        if rank in reservation.lease.votes:
+            self._count(reservation, [rank], -1)
+            del reservation.lease.votes[rank]
 
-    def _count(self, reservation: Reservation, ranks: set[int], change: int) -> None:
+    def roll_back(self, version: int) -> None:
+        """Votes that bore a later version count no more; a complete group with one of them may begin again."""
+        for reservation in list(self.by_key.values()):
+            late = [rank for rank, bore in reservation.lease.votes.items() if bore is not None and bore > version]
+            if late and reservation.complete:
+                reservation.complete = False
+                self.forget(reservation)
+            elif late:
+                for rank in late:
+                    self.withdraw(reservation, rank)
+
+    def _count(self, reservation: Reservation, ranks: Iterable[int], change: int) -> None:
         for rank in ranks:
             self.count(reservation.want.step, reservation.want.task, rank, change)
 
@@ -104,14 +118,6 @@ class Reservations:
         for partition, _ in lease.parts:
             self._of_partition.setdefault(partition.serial, {})[key] = reservation
         return reservation
-
-    def complete(self, reservation: Reservation) -> None:
-        """Every rank has voted: the id is used up."""
-        reservation.complete = True
-
-    def reopen(self, reservation: Reservation) -> None:
-        """One of the votes was taken back."""
-        reservation.complete = False
 
     def forget(self, reservation: Reservation) -> None:
         """The rows went back: the same id may begin again, with new votes; those of a complete one stay counted."""

@@ -16,11 +16,15 @@ Label = str | int
 
 
 class Seats:
-    """`groups` slots of `size` rows: row i belongs to slot i // size. Only a group that was named costs an object."""
+    """`groups` slots of `size` rows: row i belongs to slot i // size. Only a group that was named costs an object.
+
+    A *retired* group counts no more: another one may be begun in its stead, with a slot of its own and even its name.
+    `filled` is how many rows of a group have come, negative if it is retired.
+    """
 
     def __init__(self, base: int, groups: int, size: int) -> None:
         self.base, self.groups, self.size = base, groups, size
-        self.opened = 0
+        self.opened = self.retired = 0
         self.filled = Cells(groups, np.int32)
         self.names: dict[int, Label] = {}
         self.slot_of: dict[Label, int] = {}
@@ -28,7 +32,12 @@ class Seats:
     @property
     def free(self) -> int:
         """Groups that nobody has begun."""
-        return self.groups - self.opened
+        return self.groups + self.retired - self.opened
+
+    @property
+    def rows_ever(self) -> int:
+        """Rows that this partition will have had when its last seat is taken."""
+        return (self.groups + self.retired) * self.size
 
     def find(self, label: Label) -> int | None:
         """The slot of this group: by its name, or by its number if it was put without a name."""
@@ -42,12 +51,12 @@ class Seats:
     def room_in(self, label: Label) -> int:
         """Rows that the group of this label can still take."""
         slot = self.find(label)
-        return self.size if slot is None else self.size - self.filled.at[slot]
+        return self.size if slot is None else self.size - abs(self.filled.at[slot])
 
     def takes(self, label: Label | None) -> bool:
         """Whether one row of this group (None: of a new one without a name) has a place."""
         slot = None if label is None else self.find(label)
-        return self.free > 0 if slot is None else self.filled.at[slot] < self.size
+        return self.free > 0 if slot is None else abs(self.filled.at[slot]) < self.size
 
     def name(self, row: int) -> Label:
         """The group's own name if it was put with one, otherwise its number, unique in the queue's life."""
@@ -75,12 +84,14 @@ class Seats:
                 self._open(None)
         else:
             self.opened += groups
+            self._reserve(self.opened)
         self.filled.array[first : self.opened] = self.size
         return np.arange(first * self.size, self.opened * self.size, dtype=np.intp)
 
     def _open(self, label: Label | None) -> int:
         slot = self.opened
         self.opened += 1
+        self._reserve(self.opened)
         if label is None and self.base + slot in self.slot_of:
             label = -1 - self.base - slot
             while label in self.slot_of:
@@ -89,6 +100,34 @@ class Seats:
             self.names[slot] = label
             self.slot_of[label] = slot
         return slot
+
+    def _reserve(self, slots: int) -> None:
+        if slots > len(self.filled.array):
+            self.filled.grow(max(slots, 2 * len(self.filled.array)))
+
+    def check_whole(self, rows: Rows) -> None:
+        """`GroupError` unless these rows are whole groups: only those can be refilled."""
+        slots, counts = np.unique(rows // self.size, return_counts=True)
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            if count != self.size or self.filled.at[slot] != self.size:
+                raise GroupError(
+                    f"group {self.name(slot * self.size)!r} cannot be refilled: {count} of its {self.size} rows are "
+                    "dropped here; drop whole groups (get_n_samples=True takes them whole), each once"
+                )
+
+    def retire(self, rows: Rows) -> None:
+        """The groups of these rows, which are whole, count no more."""
+        for slot in np.unique(rows // self.size).tolist():
+            self.filled.at[slot] = -self.filled.at[slot]
+            self.retired += 1
+            if slot in self.names:
+                del self.slot_of[self.names[slot]]
+
+    def recall(self, opened: int, names: dict[int, Label]) -> None:
+        """Go on with groups of which `filled` is known already."""
+        self.opened, self.names = opened, names
+        self.retired = int(np.count_nonzero(self.filled.array < 0))
+        self.slot_of = {label: slot for slot, label in names.items() if self.filled.at[slot] > 0}
 
 
 def check_group_sizes(labels: Sequence[Label], room_in: dict[Label, int]) -> None:

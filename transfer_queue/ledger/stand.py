@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer_queue.ledger.cells import Cells
-from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, Rows, View
+from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, NO_ROWS, Rows, View
 
 if TYPE_CHECKING:
     from transfer_queue.ledger.partition import Partition
@@ -28,6 +28,8 @@ class Stand:
         self.dropped: Counter[str] = Counter()
         self.views: dict[tuple[tuple[str, ...], int], View] = {}
         self.fields_read: set[str] = set()
+        self.versions: Cells | None = None
+        """One more than the version that the ack of a consumed row bore, 0 where it bore none; only if one did."""
         self._spoiled = Cells(partition.size // partition.group_size)
         self._forgot_views = False
 
@@ -68,12 +70,16 @@ class Stand:
         self._spoiled.grow(self.partition.size // self.partition.group_size)
         for view in self.views.values():
             view.grow()
+        if self.versions is not None:
+            self.versions.grow(self.partition.size)
 
     def move(self, rows: Rows, before: int, after: int, reason: str = "", popped: View | None = None) -> None:
         """Move rows, all in the state `before`, to another one; the view `popped` has let go of them already."""
         if not len(rows):
             return
         self.state[rows] = after
+        if before == CONSUMED and self.versions is not None:
+            self.versions.array[rows] = 0
         self._count(before, -len(rows), reason)
         self._count(after, len(rows), reason)
         if after >= CONSUMED or before == CONSUMED:
@@ -85,6 +91,20 @@ class Stand:
         elif after == FREE:
             self._stir_if([view.arrive(rows) for view in self.views.values()])
         self.partition.version += 1
+
+    def bear(self, rows: Rows, version: int) -> None:
+        """These consumed rows were acknowledged at that version."""
+        if self.versions is None:
+            self.versions = Cells(self.partition.size, np.int32)
+        self.versions.array[rows] = version + 1
+
+    def acked_after(self, version: int) -> Rows:
+        """The consumed rows whose ack bore a later version."""
+        return NO_ROWS if self.versions is None else np.flatnonzero(self.versions.array > version + 1)
+
+    def latest_version(self) -> int:
+        """The highest version that the ack of a row bore, or -1."""
+        return -1 if self.versions is None else int(self.versions.array.max()) - 1
 
     def _count(self, state: int, rows: int, reason: str) -> None:
         if state == LEASED:

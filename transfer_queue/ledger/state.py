@@ -34,10 +34,14 @@ class StandState(msgspec.Struct, frozen=True):
     states: bytes
     dropped: dict[str, int]
     fields_read: list[str]
+    versions: bytes
 
 
 class PartitionState(msgspec.Struct, frozen=True):
-    """One partition: `rows` and `fields` are a byte per row, `filled` a number per group, `holds` one per row."""
+    """One partition: `rows` and `fields` are a byte per row, `filled` a number per group.
+
+    `dropped` and `holds` are a number per row, or empty where no row has one.
+    """
 
     step: int
     serial: int
@@ -48,8 +52,11 @@ class PartitionState(msgspec.Struct, frozen=True):
     rows: bytes
     fields: dict[str, bytes]
     tasks: dict[str, StandState]
-    dropped: list[tuple[bytes, str]]
+    producers: dict[str, str]
+    reasons: list[str]
+    dropped: bytes
     holds: bytes
+    past_version: int
 
 
 class LeaseState(msgspec.Struct, frozen=True):
@@ -63,7 +70,7 @@ class LeaseState(msgspec.Struct, frozen=True):
     taken_ago: float
     left: float
     ranks: int
-    votes: list[int]
+    votes: dict[int, int | None]
     written: list[tuple[int, tuple[str, ...], bytes]]
 
 
@@ -91,7 +98,7 @@ class LedgerState(msgspec.Struct, frozen=True):
     format: int
     shape: QueueShape
     partitions: list[PartitionState]
-    cleared: list[int]
+    cleared: dict[int, int]
     next_serial: int
     next_step: int
     room_version: int
@@ -114,7 +121,7 @@ def export(book: Book) -> LedgerState:
         FORMAT,
         book.shape,
         [_partition(partition) for partition in steps.in_order()],
-        list(steps.cleared),
+        dict(steps.cleared),
         steps.next_serial,
         steps.next_step,
         steps.version,
@@ -141,6 +148,10 @@ def _packed(array: np.ndarray[Any, Any], dtype: DTypeLike = "<u4") -> bytes:
     return array.astype(dtype).tobytes()
 
 
+def _packed_cells(cells: Cells | None, used: int, dtype: DTypeLike) -> bytes:
+    return b"" if cells is None else _packed(cells.array[:used], dtype)
+
+
 def _partition(partition: Partition) -> PartitionState:
     seats = partition.seats
     used = seats.opened * seats.size
@@ -154,13 +165,17 @@ def _partition(partition: Partition) -> PartitionState:
         partition.exists[:used].tobytes(),
         {field: cells.array[:used].tobytes() for field, cells in partition.fields.items()},
         {name: _stand(stand, used) for name, stand in partition.tasks.items()},
-        [(_packed(rows), reason) for rows, reason in partition.dropped],
-        b"" if partition.holds is None else _packed(partition.holds.array[:used], "<i8"),
+        dict(partition.producers),
+        list(partition.reasons),
+        _packed_cells(partition.dropped, used, "<i4"),
+        _packed_cells(partition.holds, used, "<i8"),
+        partition.past_version,
     )
 
 
 def _stand(stand: Stand, used: int) -> StandState:
-    return StandState(stand.state[:used].tobytes(), dict(stand.dropped), sorted(stand.fields_read))
+    versions = _packed_cells(stand.versions, used, "<i4")
+    return StandState(stand.state[:used].tobytes(), dict(stand.dropped), sorted(stand.fields_read), versions)
 
 
 def _lease(lease: Lease, now: float) -> LeaseState:
@@ -173,7 +188,7 @@ def _lease(lease: Lease, now: float) -> LeaseState:
         now - lease.taken_at,
         lease.deadline - now,
         lease.ranks,
-        sorted(lease.votes),
+        dict(lease.votes),
         [(partition.serial, fields, _packed(rows)) for partition, fields, rows in lease.written],
     )
 
@@ -185,7 +200,7 @@ def restore_into(book: Book, state: LedgerState) -> None:
     now, steps, leases, holds = book.clock(), book.steps, book.leases, book.holds
     for each in state.partitions:
         _restore_partition(steps.open_as(each.step, each.serial), each)
-    steps.cleared.update(dict.fromkeys(state.cleared))
+    steps.cleared.update(state.cleared)
     steps.next_serial, steps.next_step, steps.version = state.next_serial, state.next_step, state.room_version
     for lease in state.leases:
         leases.reopen(_restored_lease(book, lease, now))
@@ -217,26 +232,33 @@ def _fill(cells: Cells, packed: bytes, dtype: DTypeLike = np.uint8) -> Cells:
 
 
 def _restore_partition(partition: Partition, state: PartitionState) -> None:
-    seats = partition.seats
-    seats.opened = state.opened
-    _fill(seats.filled, state.filled, "<i4")
-    seats.names.update(state.names)
-    seats.slot_of.update({label: slot for slot, label in state.names.items()})
+    used = len(state.rows)
+    if used > partition.size:
+        partition.grow(used)
+        partition.seats.filled.grow(partition.size // partition.group_size)
+    _fill(partition.seats.filled, state.filled, "<i4")
+    partition.seats.recall(state.opened, dict(state.names))
     _fill(partition.rows, state.rows)
     partition.produced = int(np.count_nonzero(partition.exists))
     for field, packed in state.fields.items():
         partition.fields[field] = _fill(Cells(partition.size), packed)
-    if state.holds:
-        partition.holds = _fill(Cells(partition.size, np.int64), state.holds, "<i8")
-        partition.held = int(np.count_nonzero(partition.holds.array))
+    partition.holds = _restored_cells(partition, state.holds, np.int64, "<i8")
+    partition.held = 0 if partition.holds is None else int(np.count_nonzero(partition.holds.array))
+    partition.dropped = _restored_cells(partition, state.dropped, np.int32, "<i4")
+    partition.dropped_rows = 0 if partition.dropped is None else int(np.count_nonzero(partition.dropped.array))
+    partition.reasons, partition.producers = list(state.reasons), dict(state.producers)
+    partition.past_version, partition.version = state.past_version, state.version
     for name, each in state.tasks.items():
         stand = partition.tasks[name] = Stand(name, partition)
         _fill(stand.states, each.states)
         stand.dropped.update(each.dropped)
         stand.fields_read.update(each.fields_read)
+        stand.versions = _restored_cells(partition, each.versions, np.int32, "<i4")
         stand.recount()
-    partition.dropped += [(_unpacked(rows), reason) for rows, reason in state.dropped]
-    partition.version = state.version
+
+
+def _restored_cells(partition: Partition, packed: bytes, dtype: DTypeLike, saved: DTypeLike) -> Cells | None:
+    return _fill(Cells(partition.size, dtype), packed, saved) if packed else None
 
 
 def _restored_lease(book: Book, state: LeaseState, now: float) -> Lease:
@@ -251,6 +273,6 @@ def _restored_lease(book: Book, state: LeaseState, now: float) -> Lease:
         now - state.taken_ago,
         now + state.left,
         state.ranks,
-        set(state.votes),
+        dict(state.votes),
         [(where[serial], fields, _unpacked(rows)) for serial, fields, rows in state.written],
     )

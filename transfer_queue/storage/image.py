@@ -8,8 +8,9 @@ from transfer_queue import wire
 from transfer_queue.ledger.shape import ROW_BITS
 from transfer_queue.storage.catalog import Catalog
 from transfer_queue.storage.chunk import Chunk
+from transfer_queue.storage.reader import Reader
 from transfer_queue.storage.segments import Segment
-from transfer_queue.wire import Extent
+from transfer_queue.wire import INLINE, Extent
 
 
 class ChunkImage(msgspec.Struct, array_like=True, frozen=True):
@@ -86,3 +87,16 @@ def catalog_of(image: CatalogImage) -> Catalog:
                 catalog.write([serial << ROW_BITS | row for row in chunk.rows], [restored])
     catalog.dtypes.update(image.dtypes)
     return catalog
+
+
+def brought_in(catalog: Catalog) -> None:
+    """Let every value that lies in a segment lie in the catalog itself; `FieldLostError` if one cannot be read."""
+    known = catalog.segments.known
+    reader = Reader(lambda number: known[number].path)
+    for fields in catalog.partitions.values():
+        for field in fields.values():
+            for chunk in field.chunks.values():
+                if chunk.frame is None:
+                    chunk.frame = reader.view(*chunk.extent, chunk.size).tobytes()
+                    chunk.extent = INLINE
+    known.clear()

@@ -1,4 +1,4 @@
-"""TCP with CURVE: who has the run's keys is served, nobody else is heard; deaths, limits and forks as on one machine."""
+"""TCP with CURVE: who has the run's keys is served, nobody else is heard; deaths, limits and forks as on unix."""
 
 import os
 import socket
@@ -109,7 +109,7 @@ def test_a_peer_that_hangs_up_is_gone_at_once(
 
 def test_a_reply_that_does_not_come_is_a_timeout(server: Server[Answering], info: dict[str, Any], make: Make) -> None:
     client = make(info)
-    with pytest.raises(ControllerTimeoutError, match="did not answer for .* while the test waited"):
+    with pytest.raises(ControllerTimeoutError, match=r"did not answer for .* while the test waited"):
         client.call("silent", timeout_s=0.5)
 
     assert client.call(values=[b"x"])[1] == [b"x"]
@@ -137,7 +137,7 @@ def test_a_controller_that_dies_is_told_and_a_durable_one_is_asked_again(keys: K
         process.kill()
         process.wait(20)
         waiting.start()
-        with pytest.raises(ControllerLostError, match="went away while the test waited|nobody listens"):
+        with pytest.raises(ControllerLostError, match=r"went away while the test waited|nobody listens"):
             lost.call("silent")
     with controller(endpoint, "", *secrets):
         waiting.join(30)
@@ -334,5 +334,5 @@ def test_a_forked_child_leaves_the_parents_connection_alone(server: Server[Answe
 
 
 def test_an_address_that_is_taken_is_an_error(listener: TcpListener, server: Server[Answering], keys: Keys) -> None:
-    with pytest.raises(ConfigurationError, match="nothing can listen at tcp://127.0.0.1:"):
+    with pytest.raises(ConfigurationError, match=r"nothing can listen at tcp://127.0.0.1:"):
         TcpListener(listener.endpoint, keys, Descriptors())
