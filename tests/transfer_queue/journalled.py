@@ -160,7 +160,7 @@ def want_of(count: int, task: str = "train", *, fields: Sequence[str] = ("x",), 
 def image(state: QueueState) -> Any:
     """The state as plain data, less what may differ between two that mean the same."""
     found = msgspec.msgpack.decode(encoded(state))
-    version, shape, now, ledger, catalog, sessions, samplers = found
+    version, shape, _, ledger, catalog, sessions, samplers = found
     del ledger["last_wants"]
     for partition in ledger["partitions"]:
         partition["tasks"] = {

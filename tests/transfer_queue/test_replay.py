@@ -111,7 +111,9 @@ class QueueMachine(RuleBasedStateMachine):
     def put(self, who: int, count: int, step: int | None, named: bool, how: str) -> None:
         self.labels += 1
         count = count if named else count * self.samples
-        groups: list[str | int] | None = [f"g{(self.labels + i) // self.samples}" for i in range(count)] if named else None
+        groups: list[str | int] | None = (
+            [f"g{(self.labels + i) // self.samples}" for i in range(count)] if named else None
+        )
         body, frames = put_of(count, step=step, group_ids=groups, timeout_s=5.0)
         self.note(self.ask(who, body, frames, how))
 
@@ -169,10 +171,12 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(
         who=PICK, task=st.sampled_from(TASKS), count=st.integers(1, 3), lease=st.sampled_from([None, 5.0, 50.0]),
-        step=st.sampled_from([None, None, 0]), whole=st.booleans(), rank=st.sampled_from([None, None, 0, 1]), how=HOW_TO_TAKE,
+        step=st.sampled_from([None, None, 0]), whole=st.booleans(), rank=st.sampled_from([None, None, 0, 1]),
+        how=HOW_TO_TAKE,
     )  # fmt: skip
     def take(
-        self, who: int, task: str, count: int, lease: float | None, step: int | None, whole: bool, rank: int | None, how: str
+        self, who: int, task: str, count: int, lease: float | None, step: int | None, whole: bool, rank: int | None,
+        how: str,
     ) -> None:  # fmt: skip
         count *= self.samples if whole else 1
         params = None if rank is None else {"dp_rank": rank, "dp_size": 2, "dp_group_id": f"{task}{count}"}

@@ -265,5 +265,5 @@ def test_a_record_that_cannot_be_what_happened_is_not_passed_over(node: Node, pe
     node.service.recorder._journal(None, Take(Want("train", ("x",), 3, None, False, None, "me", None, 60.0)), ())
     node.journal.commit()
     node.crash()
-    with pytest.raises(JournalError, match="record 3 of the journal, Take.*, cannot be carried out"):
+    with pytest.raises(JournalError, match=r"record 3 of the journal, Take.*, cannot be carried out"):
         node.restart()

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from transfer_queue.errors import FieldError
+from transfer_queue.errors import FieldError, FieldLostError
 
 Range = tuple[int, int, int]
 """Segment, offset, bytes."""
@@ -50,10 +50,12 @@ class Segments:
         return number
 
     def check(self, number: int, offset: int, size: int) -> None:
-        """`FieldError` unless these bytes are inside a segment that is there."""
+        """`FieldError` unless these bytes are inside a segment; `FieldLostError` if its owner has died."""
         segment = self.known.get(number)
-        if segment is None:
-            raise FieldError(f"segment {number} is not attached to this queue, or was removed with its last row")
+        if not 0 <= number < self.next_segment:
+            raise FieldError(f"segment {number} is not attached to this queue")
+        if segment is None or segment.orphan:
+            raise FieldLostError(f"segment {number} is gone: whoever wrote into it has ended")
         if offset + size > segment.size:
             raise FieldError(f"{size} bytes at {offset} reach past the {segment.size} bytes of segment {number}")
 
@@ -123,7 +125,7 @@ class Segments:
         return segment.free + [where[1:] for _, where in self._held if where[0] == segment.number]
 
     def give(self, ranges: Sequence[Range]) -> None:
-        """These ranges were handed to their owner; what a reader held back at the time, and a replay does not, stays."""
+        """These ranges were handed to their owner; what a reader held back then, and a replay does not, stays."""
         for number in {where[0] for where in ranges}:
             given = sorted(where[1:] for where in ranges if where[0] == number)
             starts = [offset for offset, _ in given]
@@ -139,9 +141,7 @@ class Segments:
     def removable(self) -> list[Segment]:
         """Segments that nobody writes into and whose last row is gone."""
         oldest = self._oldest_read()
-        return [
-            each for each in self.known.values() if each.orphan and each.live == 0 and each.read_until <= oldest
-        ]
+        return [each for each in self.known.values() if each.orphan and each.live == 0 and each.read_until <= oldest]
 
     def remove(self, number: int) -> None:
         """Forget a segment whose file is gone."""
