@@ -35,7 +35,9 @@ from transfer_queue.room import Room
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
+from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
+from transfer_queue.segment_places import SegmentPlaces
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
 from transfer_queue.transport.framing import LONGEST_HEADER
@@ -75,13 +77,14 @@ class Service:
 
     def __init__(
         self, recorder: Recorder, registry: SamplerRegistry, post: Post, room: Room, *, timeout_s: float,
-        folder: Path | None = None, compactor: Compactor | None = None,
+        folder: Path | None = None, namespace: str | None = None,
+        compactor: Compactor | None = None,
         fatal: Callable[[Exception], None] = _raise,
     ) -> None:  # fmt: skip
         self.recorder, self.state, self.registry = recorder, recorder.state, registry
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
         self.room, self.line, self.deadlines = room, Line(), Deadlines()
-        self.files = SegmentFiles(recorder, folder)
+        self.places = SegmentPlaces(recorder, [SegmentFiles(folder), SegmentActors(namespace, post)], self.serve)
         self.post, self._compactor, self._fatal = post, compactor, fatal
         self._out: list[Outgoing] = []
         self._sweeping = self._gave_up = False
@@ -175,7 +178,7 @@ class Service:
                     self._send(each)
             elif self._sweeping:  # no file goes before the journal says that its last row is gone
                 self._sweeping = False
-                self.files.sweep()
+                self.places.sweep()
             else:
                 return
 
@@ -310,8 +313,10 @@ class Service:
         self._serve_recyclers()
 
     def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
-        self.files.check(body.path, body.size)
-        self._reply(caller, self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session)))
+        self.places.check(body.path, body.size)
+        attached = self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session))
+        self.places.watch(cast(wire.Attached, attached).segment)
+        self._reply(caller, attached)
 
     def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
         self._reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
@@ -330,11 +335,7 @@ class Service:
         self._reply(caller, wire.Located([known[number].path if number in known else "" for number in body.segments]))
 
     def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[wire.Frame]) -> None:
-        dead = self.files.missing(body.segments)
-        if dead:
-            self.recorder.do(None, op.Lose(dead))
-        self._reply(caller, wire.Done(bool(dead)))
-        self.serve()
+        self.places.missing(body.segments, lambda lost: self._reply(caller, wire.Done(lost)))
 
     def _change(self, caller: Caller, body: op.Operation, _: Sequence[wire.Frame]) -> None:
         """An operation that the caller asks for as it is."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.soak.points import ARMED, arm, hits
+from tests.soak.points import arm, hits
 from transfer_queue import TransferQueueClient, TransferQueueController, supervisor
 
 Start = Callable[..., TransferQueueController]
@@ -21,14 +21,6 @@ def until(condition: Callable[[], Any], within_s: float = 30.0) -> Any:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return found
-
-
-@pytest.fixture
-def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file that arms a point of every controller that is started now."""
-    monkeypatch.setenv(ARMED, str(tmp_path / "armed"))
-    monkeypatch.setattr(supervisor, "PROGRAM", "tests.soak.controller")
-    return tmp_path / "armed"
 
 
 @pytest.mark.parametrize("point", ["in_replay", "before_answer"])

@@ -10,7 +10,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from transfer_queue.errors import FieldError
+from transfer_queue.errors import FieldError, FieldLostError
 
 Range = tuple[int, int, int]
 """Segment, offset, bytes."""
@@ -50,10 +50,12 @@ class Segments:
         return number
 
     def check(self, number: int, offset: int, size: int) -> None:
-        """`FieldError` unless these bytes are inside a segment that is there."""
+        """`FieldError` unless these bytes are inside a segment; `FieldLostError` if its owner has died."""
         segment = self.known.get(number)
-        if segment is None:
-            raise FieldError(f"segment {number} is not attached to this queue, or was removed with its last row")
+        if not 0 <= number < self.next_segment:
+            raise FieldError(f"segment {number} is not attached to this queue")
+        if segment is None or segment.orphan:
+            raise FieldLostError(f"segment {number} is gone: whoever wrote into it has ended")
         if offset + size > segment.size:
             raise FieldError(f"{size} bytes at {offset} reach past the {segment.size} bytes of segment {number}")
 
