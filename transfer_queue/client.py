@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -189,7 +190,8 @@ class TransferQueueClient:
         they must not be written to (the process would die of it), and keep their memory until they are let go.
         With `plain`, a dict of tensors and lists instead of a TensorDict: much cheaper where there are many strings.
         """
-        body = wire.GetData(meta.global_indexes, list(meta.fields if fields is None else fields))
+        names = list(meta.fields if fields is None else fields)
+        body = wire.GetData(meta.global_indexes, names, self._plane.far)
         values, frames = yield self._ask(wire.Values, body, "get_data")
         loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
         return decode_fields(len(meta), values.columns, loaded, plain=plain)
@@ -425,15 +427,16 @@ class TransferQueueClient:
         connection.close()
 
     def _make_plane(self) -> Plane:
-        if self._info.get("storage") == "ray":
-            from transfer_queue.storage.ray import RayPlane
+        storage, folder = self._info.get("storage"), self._info.get("folder")
+        if storage == "ray" and "ray" in sys.modules:
+            from transfer_queue.storage.ray import plane_in
 
-            return RayPlane(str(self._info["namespace"]), self._call_timeout_s)
-        if self._info.get("storage") != "shm":
-            return MemoryPlane()
+            return plane_in(str(self._info["namespace"]), self._call_timeout_s)
+        if storage != "shm" or not os.access(str(folder), os.W_OK | os.X_OK):
+            return MemoryPlane(far=storage is not None)
         from transfer_queue.storage.shm import ShmPlane
 
-        return ShmPlane(Path(self._info["folder"]), self.client_id, self.request, self._tell)
+        return ShmPlane(Path(str(folder)), self.client_id, self.request, self._tell)
 
 
 async def _result(work: Work) -> Any:

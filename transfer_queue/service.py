@@ -38,6 +38,7 @@ from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.segment_places import SegmentPlaces
+from transfer_queue.storage.catalog import Found
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
 from transfer_queue.transport.framing import LONGEST_HEADER
@@ -84,7 +85,7 @@ class Service:
         self.recorder, self.state, self.registry = recorder, recorder.state, registry
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
         self.room, self.line, self.deadlines = room, Line(), Deadlines()
-        self.places = SegmentPlaces(recorder, [SegmentFiles(folder), SegmentActors(namespace, post)], self.serve)
+        self.places = SegmentPlaces(recorder, [SegmentFiles(folder), SegmentActors(namespace, post)], post, self.serve)
         self.post, self._compactor, self._fatal = post, compactor, fatal
         self._out: list[Outgoing] = []
         self._sweeping = self._gave_up = False
@@ -231,6 +232,7 @@ class Service:
     def close(self) -> None:
         """Let the journal go."""
         self._checkpoints.close()
+        self.places.close()
         if self._compactor is not None:
             self._compactor.close()
         if self.recorder.journal is not None:
@@ -299,6 +301,8 @@ class Service:
         if not placed:
             frames = wire.joined([here for _, here, _ in found])
             self._reply(caller, wire.Values(columns), frames)
+        elif body.far:
+            self._read_for(caller, columns, found)
         else:
             read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
             parts = [here if places is None else places for _, here, places in found]
@@ -307,6 +311,20 @@ class Service:
         if self.ledger.holds.open:
             self.recorder.do(None, op.Read(body.indexes))
             self.serve()
+
+    def _read_for(self, caller: Caller, columns: list[wire.Column], found: list[Found]) -> None:
+        """Read what lies in segments for a caller that cannot; a thread does so, and other requests go on."""
+        read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
+
+        def answer(frames: list[wire.Frame] | Exception) -> None:
+            self.catalog.segments.end_read(read)
+            if isinstance(frames, Exception):
+                self._fail(caller, frames)
+            else:
+                self._reply(caller, wire.Values(columns), wire.joined(frames))
+            self._serve_recyclers()
+
+        self.places.read([(here, places) for _, here, places in found], answer)
 
     def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[wire.Frame]) -> None:
         self.catalog.segments.end_read(body.read)

@@ -79,8 +79,11 @@ class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
 
 
 class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
+    """`far`: the caller cannot read segments, so all values shall come inside the reply."""
+
     indexes: list[int]
     fields: list[str]
+    far: bool = False
 
 
 class EndRead(msgspec.Struct, tag="end_read", array_like=True, frozen=True):

@@ -28,7 +28,9 @@ class Stored:
 
 
 class Plane(Protocol):
-    """Where large values lie."""
+    """Where large values lie. `far`: this client reaches the controller only, which reads segments for it."""
+
+    far: bool
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """Put away the values of each column; waits for room at most `timeout_s`."""
@@ -41,7 +43,10 @@ class Plane(Protocol):
 
 
 class MemoryPlane:
-    """All values travel inside the messages and lie in the controller."""
+    """All values travel inside the messages; what is put lies in the controller."""
+
+    def __init__(self, *, far: bool = False) -> None:
+        self.far = far
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """The frames as they are."""
