@@ -164,6 +164,7 @@ def image(state: QueueState) -> Any:
     version, shape, _, ledger, catalog, sessions, samplers = found
     del ledger["last_wants"]
     for partition in ledger["partitions"]:
+        del partition["version"]  # it says that something changed, not what
         partition["tasks"] = {
             name: stand for name, stand in partition["tasks"].items()
             if stand["fields_read"] or {LEASED, CONSUMED} & set(stand["states"])  # others come to be when looked at
