@@ -9,11 +9,11 @@ import pytest
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
-    """One local Ray for the session, without a dashboard."""
+    """One Ray of our own for the session, whichever else runs on the machine, without a dashboard."""
     import ray
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's start-up warns about its own future
-        ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+        ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     yield ray
     ray.shutdown()
