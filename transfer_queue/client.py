@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
-
-import zmq
+from typing import Any, TypeVar, cast
 
 from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
-from transfer_queue.connection import Connection
-from transfer_queue.errors import ConfigurationError, GroupError, LeaseError, ProtocolError, rebuild
+from transfer_queue.connection import AsyncConnection, Connection
+from transfer_queue.errors import (
+    BackPressureError,
+    ConfigurationError,
+    FieldError,
+    FieldLostError,
+    GroupError,
+    LeaseError,
+    ProtocolError,
+    StepClearedError,
+    TransferQueueError,
+    rebuild,
+)
+from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, Work, awaiting, blocking
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
+from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
+from transfer_queue.storage.base import MemoryPlane, Plane
+from transfer_queue.transport.address import address_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-GRACE_S = 5.0
-"""How much longer than the controller the client waits: the controller's own error says more."""
+NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
+"""Refusals of a put; after any other error the controller may know of its values, now or once it is back."""
 
 ReplyT = TypeVar("ReplyT", bound=wire.ReplyBody)
 
@@ -33,28 +48,26 @@ class TransferQueueClient:
     """A producer or consumer of one queue. May be shared by threads, and used in a forked child.
 
     `client_id` names it in leases and messages; `controller_info` is what `controller.get_info()` gave.
-    `call_timeout_s` bounds the calls that never wait for rows.
+    `call_timeout_s` bounds the calls that never wait for rows. Every call exists twice: `put` returns when it is done,
+    `await async_put` lets others run meanwhile.
     """
 
     def __init__(self, client_id: str, controller_info: Mapping[str, Any], *, call_timeout_s: float = 60.0) -> None:
         name: object = client_id
-        info: object = controller_info
         if not isinstance(name, str) or not name:
             raise ConfigurationError(f"client_id must be a name, not {client_id!r}")
-        endpoint = info.get("endpoint") if isinstance(info, Mapping) else None
-        if not isinstance(endpoint, str):
-            raise ConfigurationError(
-                f"controller_info={controller_info!r} is not what controller.get_info() returns (with Ray: "
-                "ray.get(controller.get_info.remote()))"
-            )
+        address_of(controller_info)  # what is wrong with it is said here, not by the first call
         self.client_id = client_id
-        self._endpoint = endpoint
+        self._info = dict(controller_info)
         self._call_timeout_s = call_timeout_s
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
-        self._of_parent: list[Connection] = []
+        self._idle_async: dict[asyncio.AbstractEventLoop, list[AsyncConnection]] = {}
+        self._of_parent: list[Any] = []
+        self._ended: deque[wire.Body] = deque()
         self._pid = os.getpid()
         self._closed = False
+        self._plane = self._make_plane()
         weakref.finalize(self, _close_all, self._idle)  # a client that nobody closed must not leave sockets open
 
     def __enter__(self) -> TransferQueueClient:
@@ -63,13 +76,27 @@ class TransferQueueClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
+    async def __aenter__(self) -> TransferQueueClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self.close()
+
     def close(self) -> None:
-        """Close the connections; may be called twice. Leases stay until they are over."""
+        """Close the connections; may be called twice. Leases and values stay until they are over."""
+        if not self._closed:
+            with contextlib.suppress(TransferQueueError):  # it is gone, and with it whoever cared for the values
+                self._plane.close()
         with self._lock:
             self._closed = True
             _close_all(self._idle)
+            for connections in self._idle_async.values():
+                _close_all(connections)
+            self._idle_async.clear()
 
-    def put(
+    def _put(
         self,
         data: Mapping[str, Any],
         metadata: BatchMeta | None = None,
@@ -77,7 +104,7 @@ class TransferQueueClient:
         *,
         group_id: str | int | Sequence[str | int] | None = None,
         timeout_s: float = 300.0,
-    ) -> BatchMeta:
+    ) -> Steps[BatchMeta]:
         """New rows with these fields, or with `metadata` more fields of its rows.
 
         A field is a tensor or array with one row first, a list of tensors or arrays of any shapes, or a list of
@@ -85,26 +112,38 @@ class TransferQueueClient:
 
         New rows go to `global_step`, or without one to the oldest partition with room. They form groups of
         `num_n_samples` in order, unless `group_id` (one for all rows, or one per row) says which prompt each belongs
-        to. While `num_global_batch` partitions are alive, a put that needs another waits, at most `timeout_s`
-        (`BackPressureError`). Rows under a lease may be written only while it lives (`LeaseError`).
+        to. While `num_global_batch` partitions are alive, or their values take `capacity_bytes`, a put of new rows
+        waits, at most `timeout_s` (`BackPressureError`). Rows under a lease may be written only while it lives
+        (`LeaseError`).
         """
         if metadata is not None and (global_step is not None or group_id is not None):
             raise GroupError("put with metadata adds fields to rows that exist: global_step and group_id do not apply")
         check_seconds("timeout_s", timeout_s)
         rows, columns, frames = encode_fields(data)
-        if group_id is not None:
-            group_id = _group_ids(group_id, rows)
-        known = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
-        body = wire.Put(rows, columns, *known, global_step, group_id, timeout_s)
-        reply, _ = self._call(
-            wire.Rows, body, wire.joined(frames), timeout_s, lambda: f"put of {rows} rows waited for room"
-        )
+        groups = None if group_id is None else _group_ids(group_id, rows)
+        indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
+
+        def waits() -> str:
+            return f"put of {rows} rows waited for room"
+
+        for last_try in (False, True):
+            stored = yield from self._plane.store(frames, timeout_s)
+            body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
+            try:
+                reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
+                break
+            except NOT_PUT:
+                stored.discard()
+                raise
+            except FieldLostError:  # where the values were put died before the controller heard of them
+                if last_try or not stored.extents:
+                    raise
         names = [column.name for column in columns]
         if metadata is not None:
             return metadata.with_fields(names)
         return BatchMeta(reply.indexes, names, reply.steps, reply.group_ids)
 
-    def get_meta(
+    def _get_meta(
         self,
         data_fields: Sequence[str],
         batch_size: int,
@@ -115,7 +154,7 @@ class TransferQueueClient:
         *,
         lease_s: float | None = None,
         timeout_s: float = 300.0,
-    ) -> BatchMeta:
+    ) -> Steps[BatchMeta]:
         """`batch_size` rows that have all of `data_fields` and that `task_name` has not had yet.
 
         Waits until they are there, at most `timeout_s` (`NotReadyError` says why each missing row is missing;
@@ -133,94 +172,252 @@ class TransferQueueClient:
             raise ConfigurationError(f"data_fields={data_fields!r} is one string: give a list of names")
         check_seconds("timeout_s", timeout_s)
         body = wire.GetMeta(task_name, fields, batch_size, global_step, get_n_samples, params, lease_s, timeout_s)
-        where = "any step" if global_step is None else f"step {global_step}"
-        reply, _ = self._call(
-            wire.Rows,
-            body,
-            (),
-            timeout_s,
-            lambda: f"get_meta waited for {batch_size} rows of {where} for task {task_name!r}",
-        )
+
+        def waits() -> str:
+            where = "any step" if global_step is None else f"step {global_step}"
+            return f"get_meta waited for {batch_size} rows of {where} for task {task_name!r}"
+
+        reply, _ = yield Ask(wire.Rows, body, (), timeout_s + GRACE_S, waits)
         return BatchMeta(reply.indexes, fields, reply.steps, reply.group_ids, task_name, reply.lease, reply.dp_rank)
 
-    def get_data(self, meta: BatchMeta, fields: Iterable[str] | None = None) -> Any:
+    def _get_data(
+        self, meta: BatchMeta, fields: Iterable[str] | None = None, *, zero_copy: bool = False, plain: bool = False
+    ) -> Steps[Any]:
         """The values of these rows, in the order of `meta`: of `meta.fields`, or of `fields`.
 
-        A TensorDict where torch and tensordict are installed, otherwise a dict of NumPy arrays.
+        A TensorDict where torch and tensordict are installed, otherwise a dict of NumPy arrays; private to the caller
+        and writable. With `zero_copy`, large values that lie one after the other on this machine are mapped instead:
+        they must not be written to (the process would die of it), and keep their memory until they are let go.
+        With `plain`, a dict of tensors and lists instead of a TensorDict: much cheaper where there are many strings.
         """
-        body = wire.GetData(meta.global_indexes, list(meta.fields if fields is None else fields))
-        reply, values = self._call(wire.Values, body, (), self._call_timeout_s, lambda: "get_data waited for values")
-        return decode_fields(len(meta), reply.columns, wire.separate(len(meta), reply.columns, values))
+        names = list(meta.fields if fields is None else fields)
+        body = wire.GetData(meta.global_indexes, names, self._plane.far)
+        values, frames = yield self._ask(wire.Values, body, "get_data")
+        loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
+        return decode_fields(len(meta), values.columns, loaded, plain=plain)
 
-    def ack(self, meta: BatchMeta) -> None:
-        """Consume the leased rows; in a DP group this is the rank's vote. A lease that is over is a `LeaseError`."""
-        body = wire.Ack(_lease_of(meta, "ack"), meta.dp_rank)
-        self.request(wire.Done, body, f"ack of lease {meta.lease}")
+    def _ack(self, meta: BatchMeta, version: int | None = None) -> Steps[None]:
+        """Consume the leased rows; in a DP group this is the rank's vote. A lease that is over is a `LeaseError`.
 
-    def release(self, meta: BatchMeta) -> None:
+        `version` is that of the weights which the rows help to make: `rollback` to an earlier one undoes the ack.
+        """
+        body = wire.Ack(_lease_of(meta, "ack"), meta.dp_rank, version)
+        yield self._ask(wire.Done, body, f"ack of lease {meta.lease}")
+
+    def _release(self, meta: BatchMeta) -> Steps[None]:
         """Give the leased rows back to the task, in order (in a DP group: those of all ranks)."""
         body = wire.Release(_lease_of(meta, "release"))
-        self.request(wire.Done, body, f"release of lease {meta.lease}")
+        yield self._ask(wire.Done, body, f"release of lease {meta.lease}")
 
-    def extend(self, meta: BatchMeta, lease_s: float) -> None:
+    def _extend(self, meta: BatchMeta, lease_s: float) -> Steps[None]:
         """Let the lease live `lease_s` seconds from now. Call it where work makes progress, never from a timer."""
         body = wire.Extend(_lease_of(meta, "extend"), lease_s)
-        self.request(wire.Done, body, f"extend of lease {meta.lease}")
+        yield self._ask(wire.Done, body, f"extend of lease {meta.lease}")
 
-    def drop(self, meta: BatchMeta, reason: str) -> None:
-        """Drop the leased rows for this task and every task that has not taken them; `reason` shows in the counts."""
-        body = wire.Drop(_lease_of(meta, "drop"), reason)
-        self.request(wire.Done, body, f"drop of lease {meta.lease}")
+    def _drop(self, meta: BatchMeta, reason: str, *, refill: bool = False) -> Steps[None]:
+        """Drop the leased rows for this task and every task that has not taken them; `reason` shows in the counts.
 
-    def clear(self, global_step: int, *, force: bool = False) -> bool:
+        With `refill`, their groups make room in their step for as many new ones.
+        """
+        body = wire.Drop(_lease_of(meta, "drop"), reason, refill)
+        yield self._ask(wire.Done, body, f"drop of lease {meta.lease}")
+
+    def _clear(self, global_step: int, *, force: bool = False) -> Steps[bool]:
         """Free the rows of a step for all tasks; False if it was not alive. Live leases refuse it unless `force`."""
-        body = wire.Clear(global_step, force)
-        return self.request(wire.Done, body, f"clear of step {global_step}").changed
+        reply, _ = yield self._ask(wire.Done, wire.Clear(global_step, force), f"clear of step {global_step}")
+        return bool(reply.changed)
 
-    def why(self, task_name: str) -> Explanation:
+    def _rollback(self, version: int) -> Steps[wire.Rolled]:
+        """Undo the acks that bore a later version: the answer's `rows` (by task) are free again.
+
+        What was cleared since cannot come back and has to be put again: whole `gone_steps`, and `gone_rows` whose
+        values were freed because every task had consumed them.
+        """
+        reply, _ = yield self._ask(wire.Rolled, wire.Rollback(version), f"rollback to version {version}")
+        rolled: wire.Rolled = reply
+        return rolled
+
+    def _checkpoint(self, path: str | os.PathLike[str], *, timeout_s: float = 300.0) -> Steps[None]:
+        """Write the queue as it is now, its values included, to a file that another controller can begin with.
+
+        `TransferQueueController.start(restore=path)` does so. The path is one of the controller's machine, and becomes
+        visible when the file is whole; the queue goes on meanwhile. It needs a controller with `journal_dir`.
+        """
+        body = wire.Checkpoint(str(Path(path).absolute()))
+        yield Ask(wire.Done, body, (), timeout_s, lambda: f"the checkpoint {path} was not done")
+
+    def _why(self, task_name: str) -> Steps[Explanation]:
         """Where the task stands and why its request is not served; `str` of it is what `NotReadyError` says."""
-        return self.request(wire.Explained, wire.Why(task_name), f"why({task_name!r})").explanation
+        reply, _ = yield self._ask(wire.Explained, wire.Why(task_name), f"why({task_name!r})")
+        explanation: Explanation = reply.explanation
+        return explanation
 
-    def stats(self) -> wire.Stats:
+    def _stats(self) -> Steps[wire.Stats]:
         """Counts per task, alive partitions, leases and bytes."""
-        return self.request(wire.Stats, wire.GetStats(), "stats")
+        reply, _ = yield self._ask(wire.Stats, wire.GetStats(), "stats")
+        stats: wire.Stats = reply
+        return stats
 
-    def register_sampler(self, task_name: str, sampler: SamplerLike) -> None:
+    def _survey(self, task_name: str | None = None) -> Steps[wire.Surveyed]:
+        """All counts and, of the same moment, where every task (or this one) stands."""
+        reply, _ = yield self._ask(wire.Surveyed, wire.Survey(task_name), "survey")
+        surveyed: wire.Surveyed = reply
+        return surveyed
+
+    def _peek(self, step: int | None = None, limit: int = 20, fields: Sequence[str] | None = None) -> Steps[Peeked]:
+        """The first `limit` rows of a step (None: of all alive), with the beginnings of `fields` (None: of all).
+
+        For a person who looks: it takes nothing, and says of each row which fields it has and where each task stands.
+        """
+        body = wire.Peek(step, limit, None if fields is None else list(fields))
+        reply, _ = yield self._ask(wire.Peeked, body, "peek")
+        return readable(reply)
+
+    def _register_sampler(self, task_name: str, sampler: SamplerLike) -> Steps[None]:
         """Let `sampler` serve the task; a `DPSampler` gives this client, and no other, its default DP parameters."""
         body = wire.RegisterSampler(task_name, spec_of(sampler))
-        self.request(wire.Done, body, f"register_sampler for {task_name!r}")
+        yield self._ask(wire.Done, body, f"register_sampler for {task_name!r}")
+
+    put, async_put = blocking(_put), awaiting(_put)
+    get_meta, async_get_meta = blocking(_get_meta), awaiting(_get_meta)
+    get_data, async_get_data = blocking(_get_data), awaiting(_get_data)
+    ack, async_ack = blocking(_ack), awaiting(_ack)
+    release, async_release = blocking(_release), awaiting(_release)
+    extend, async_extend = blocking(_extend), awaiting(_extend)
+    drop, async_drop = blocking(_drop), awaiting(_drop)
+    clear, async_clear = blocking(_clear), awaiting(_clear)
+    rollback, async_rollback = blocking(_rollback), awaiting(_rollback)
+    checkpoint, async_checkpoint = blocking(_checkpoint), awaiting(_checkpoint)
+    why, async_why = blocking(_why), awaiting(_why)
+    stats, async_stats = blocking(_stats), awaiting(_stats)
+    survey, async_survey = blocking(_survey), awaiting(_survey)
+    peek, async_peek = blocking(_peek), awaiting(_peek)
+    register_sampler, async_register_sampler = blocking(_register_sampler), awaiting(_register_sampler)
 
     def request(self, expected: type[ReplyT], body: wire.Body, what: str) -> ReplyT:
         """Send one message of `wire` that waits for no rows, and give its reply; `what` names it in errors."""
-        return self._call(expected, body, (), self._call_timeout_s, lambda: f"{what} waited")[0]
 
-    def _call(
-        self, expected: type[ReplyT], body: wire.Body, frames: Sequence[Any], timeout_s: float, waits: Callable[[], str]
-    ) -> tuple[ReplyT, list[bytes]]:
+        def steps() -> Steps[Any]:
+            reply, _ = yield self._ask(cast(type[wire.ReplyBody], expected), body, what)
+            return reply
+
+        reply: ReplyT = self.carry_out(steps())
+        return reply
+
+    def carry_out(self, steps: Steps[ResultT]) -> ResultT:
+        """Ask what the steps ask, one after the other; their result."""
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    answer = ask.future.result(ask.timeout_s) if isinstance(ask, Work) else self._exchange(ask)
+                except BaseException as error:  # noqa: BLE001 - the steps decide
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as done:
+            result: ResultT = done.value
+            return result
+
+    async def carry_out_async(self, steps: Steps[ResultT]) -> ResultT:
+        """The same on asyncio."""
+        try:
+            ask = next(steps)
+            while True:
+                try:
+                    answer = await (_result(ask) if isinstance(ask, Work) else self._exchange_async(ask))
+                except BaseException as error:  # noqa: BLE001 - the steps decide
+                    ask = steps.throw(error)
+                else:
+                    ask = steps.send(answer)
+        except StopIteration as done:
+            result: ResultT = done.value
+            return result
+
+    def _ask(self, expected: type[wire.ReplyBody], body: wire.Body, what: str) -> Ask:
+        return Ask(expected, body, (), self._call_timeout_s, lambda: f"{what} waited")
+
+    def _exchange(self, ask: Ask) -> Answer:
+        if ask.expected is None:
+            self._tell(ask.body)
         connection = self._take()
         try:
-            reply, values = connection.call(self.client_id, body, frames, timeout_s + GRACE_S, waits)
+            while connection.connected and (message := self._untold()) is not None:
+                connection.tell(self.client_id, message)
+            if ask.expected is None:
+                self._give_back(connection)
+                return None, []
+            reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
             raise
         self._give_back(connection)
-        if isinstance(reply, wire.Failure):
-            raise rebuild(reply.name, reply.message, reply.details)
-        if not isinstance(reply, expected):
-            raise ProtocolError(f"the controller answered {type(body).__name__} with {type(reply).__name__}")
-        return reply, values
+        return _checked(ask, reply), frames
+
+    async def _exchange_async(self, ask: Ask) -> Answer:
+        if ask.expected is None:
+            self._tell(ask.body)
+            return None, []
+        connection = self._take_async()
+        try:
+            while connection.connected and (message := self._untold()) is not None:
+                await connection.tell(self.client_id, message)
+            reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
+        except BaseException:
+            connection.close()
+            raise
+        with self._lock:
+            if not self._closed:
+                self._idle_async.setdefault(asyncio.get_running_loop(), []).append(connection)
+                return _checked(ask, reply), frames
+        connection.close()
+        return _checked(ask, reply), frames
+
+    def _tell(self, message: wire.Body) -> None:
+        """Send a message that has no reply, with the next request; may be called from any thread.
+
+        A connection that is only about to be made takes none: the controller may not know yet by another one's end.
+        """
+        self._ended.append(message)
+
+    def _untold(self) -> wire.Body | None:
+        try:
+            return self._ended.popleft()
+        except IndexError:  # another thread may have taken the last one
+            return None
 
     def _take(self) -> Connection:
-        if self._pid != os.getpid():  # in a forked child the lock may be held for ever, and sockets are the parent's
-            self._pid, self._lock = os.getpid(), threading.Lock()
-            self._of_parent = list(self._idle)
-            self._idle.clear()
+        self._notice_fork()
         with self._lock:
-            if self._closed:
-                raise ConfigurationError(f"client {self.client_id!r} is closed: make a new TransferQueueClient")
+            self._refuse_if_closed()
             if self._idle:
                 return self._idle.pop()
-        return Connection(zmq.Context.instance(), self._endpoint)
+        return Connection(self._info)
+
+    def _take_async(self) -> AsyncConnection:
+        self._notice_fork()
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            self._refuse_if_closed()
+            for other in [each for each in self._idle_async if each.is_closed()]:
+                del self._idle_async[other]
+            if self._idle_async.get(loop):
+                return self._idle_async[loop].pop()
+        return AsyncConnection(self._info)
+
+    def _notice_fork(self) -> None:
+        """In a forked child the lock may be held for ever, and connections are the parent's."""
+        if self._pid != os.getpid():
+            self._pid, self._lock = os.getpid(), threading.Lock()
+            self._of_parent = [*self._idle, self._idle_async]
+            self._idle.clear()
+            self._idle_async = {}
+            self._ended.clear()
+            self._plane = self._make_plane()
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ConfigurationError(f"client {self.client_id!r} is closed: make a new TransferQueueClient")
 
     def _give_back(self, connection: Connection) -> None:
         with self._lock:
@@ -228,6 +425,30 @@ class TransferQueueClient:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def _make_plane(self) -> Plane:
+        storage, folder = self._info.get("storage"), self._info.get("folder")
+        if storage == "ray" and "ray" in sys.modules:
+            from transfer_queue.storage.ray import plane_in
+
+            return plane_in(str(self._info["namespace"]), self._call_timeout_s)
+        if storage != "shm" or not os.access(str(folder), os.W_OK | os.X_OK):
+            return MemoryPlane(far=storage is not None)
+        from transfer_queue.storage.shm import ShmPlane
+
+        return ShmPlane(Path(str(folder)), self.client_id, self.request, self._tell)
+
+
+async def _result(work: Work) -> Any:
+    return await asyncio.wait_for(asyncio.wrap_future(work.future), work.timeout_s)
+
+
+def _checked(ask: Ask, reply: wire.ReplyBody) -> wire.ReplyBody:
+    if isinstance(reply, wire.Failure):
+        raise rebuild(reply.name, reply.message, reply.details)
+    if ask.expected is not None and not isinstance(reply, ask.expected):
+        raise ProtocolError(f"the controller answered {type(ask.body).__name__} with {type(reply).__name__}")
+    return reply
 
 
 def _group_ids(given: object, rows: int) -> list[str | int]:
@@ -240,7 +461,7 @@ def _group_ids(given: object, rows: int) -> list[str | int]:
     return [name for name in names if isinstance(name, str | int)]
 
 
-def _close_all(connections: list[Connection]) -> None:
+def _close_all(connections: list[Any]) -> None:
     while connections:
         connections.pop().close()
 

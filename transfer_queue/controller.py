@@ -3,124 +3,114 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
-import json
 import os
-import select
-import shutil
-import subprocess
-import sys
+import warnings
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
 from transfer_queue import wire
 from transfer_queue.client import TransferQueueClient
-from transfer_queue.errors import ConfigurationError, ControllerLostError, nearest, rebuild
-from transfer_queue.ledger import QueueShape
+from transfer_queue.doors import TcpDoor
+from transfer_queue.errors import ConfigurationError
+from transfer_queue.home import Home
+from transfer_queue.options import Options, settings_of
 from transfer_queue.process import Orders, registry_of
 from transfer_queue.samplers.travel import SamplerLike, build, spec_of
-
-START_S = 60.0
-"""A controller is there in a fraction of a second; one whose samplers import torch takes some seconds."""
-STOP_S = 5.0
-ARGUMENTS = (
-    "global_batch_size", "num_global_batch", "num_n_samples", "sampler", "task_samplers", "tasks", "sampler_timeout_s",
-)  # fmt: skip
+from transfer_queue.supervisor import Supervisor
+from transfer_queue.transport.keys import Keys
 
 
 class TransferQueueController:
     """A running queue. Made by `start`, ended by `stop`, by the end of a `with` block, or with this process.
 
-    Arguments of `start` and `remote`: `global_batch_size` prompts per step, `num_global_batch` steps alive at once,
-    `num_n_samples` rows per prompt; `sampler` for all tasks and `task_samplers` by name (each an instance, a class, or
-    a callable that makes one); `tasks` that must all have consumed a partition before it clears itself;
-    `sampler_timeout_s` for one call of a custom sampler.
+    The arguments of `start` and `remote` are those of `transfer_queue.options.Options`; only `global_batch_size` has to
+    be given.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes], answer: Mapping[str, Any]) -> None:
-        self._process = process
-        self._directory = str(answer["directory"])
-        self._info = {"endpoint": answer["endpoint"], "pid": answer["pid"]}
+    def __init__(self, home: Home, supervisor: Supervisor, *, durable: bool) -> None:
+        self._home, self._supervisor, self._durable = home, supervisor, durable
         self._owner = os.getpid()
         _running.add(self)
 
     @classmethod
-    def start(
-        cls,
-        *,
-        global_batch_size: int,
-        num_global_batch: int = 1,
-        num_n_samples: int = 1,
-        sampler: SamplerLike | None = None,
-        task_samplers: Mapping[str, SamplerLike] | None = None,
-        tasks: Sequence[str] = (),
-        sampler_timeout_s: float = 30.0,
-        **unknown: object,
-    ) -> TransferQueueController:
-        """A controller in a process of its own, reached through a unix socket; wrong arguments raise here, at once."""
-        _refuse_unknown(unknown)
-        shape = _shape(global_batch_size, num_global_batch, num_n_samples, tasks)
+    def start(cls, **options: Unpack[Options]) -> TransferQueueController:
+        """A controller in a process of its own, reached through a unix socket; wrong arguments raise here, at once.
+
+        With `journal_dir` it is started again whenever it dies, its clients reconnect by themselves, and a controller
+        that is started later with the same folder and sizes goes on where this one ended.
+        """
+        settings = settings_of(options)
+        if options.get("storage") == "ray":
+            raise ConfigurationError("storage='ray' needs a controller in Ray: TransferQueueController.remote(...)")
+        sampler = options.get("sampler")
         default = spec_of(sampler) if sampler is not None else None
-        specs = {task: spec_of(each) for task, each in (task_samplers or {}).items()}
-        registry_of(shape, build(default) if default else None, {task: build(spec) for task, spec in specs.items()})
-        orders = Orders(shape, default, specs, sampler_timeout_s)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "transfer_queue.process"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        specs = {task: spec_of(each) for task, each in (options.get("task_samplers") or {}).items()}
+        made = {task: build(spec) for task, spec in specs.items()}
+        registry_of(settings.shape, build(default) if default else None, made)
+        shm_dir = options.get("shm_dir")
+        home = Home.make(
+            options.get("storage", "shm"), settings.capacity_bytes, Path(shm_dir) if shm_dir is not None else None
         )
-        return cls(process, _handshake(process, msgspec.json.encode(orders) + b"\n"))
+        if home.warning is not None:
+            warnings.warn(home.warning, stacklevel=2)
+        arenas = str(home.arenas.path) if home.arenas is not None else None
+        address = options.get("listen")
+        door = TcpDoor(address, Keys.make()) if address is not None else None
+        settings = msgspec.structs.replace(settings, arenas=arenas)
+        orders = Orders(settings, str(home.socket.path), default, specs, door)
+        durable = settings.journal_dir is not None
+        try:
+            return cls(home, Supervisor(orders, restart=durable), durable=durable)
+        except BaseException:
+            home.remove()
+            raise
 
     @staticmethod
-    def remote(
-        *,
-        global_batch_size: int,
-        num_global_batch: int = 1,
-        num_n_samples: int = 1,
-        sampler: SamplerLike | None = None,
-        task_samplers: Mapping[str, SamplerLike] | None = None,
-        tasks: Sequence[str] = (),
-        sampler_timeout_s: float = 30.0,
-        **unknown: object,
-    ) -> Any:
+    def remote(**options: Unpack[Options]) -> Any:
         """The same as a Ray actor that takes no CPU; its handle has `get_info`, `register_sampler` and `stop`.
 
         Samplers travel as actor arguments, so a lambda or a class of `__main__` will do.
         """
-        _refuse_unknown(unknown)
-        shape = _shape(global_batch_size, num_global_batch, num_n_samples, tasks)
+        settings_of(options)
         from transfer_queue.ray_actor import start_actor
 
-        return start_actor(shape, sampler, dict(task_samplers or {}), sampler_timeout_s)
+        return start_actor(dict(options))
 
     @property
     def pid(self) -> int:
-        """Process id of the controller."""
-        return self._process.pid
+        """Process id of the controller that runs now."""
+        return self._supervisor.pid
 
     def get_info(self) -> dict[str, Any]:
         """What a `TransferQueueClient` needs to reach this controller: plain data."""
-        return dict(self._info)
+        info = {**self._home.info, "pid": self.pid, "durable": self._durable}
+        door = self._supervisor.door
+        return info if door is None else info | door.info()
 
     def register_sampler(self, task_name: str, sampler: SamplerLike) -> None:
         """Let `sampler` serve the task; a `DPSampler` gives every caller of the task its default DP parameters."""
-        with TransferQueueClient("controller", self._info) as client:
+        with TransferQueueClient("controller", self.get_info()) as client:
             body = wire.RegisterSampler(task_name, spec_of(sampler), everyone=True)
             client.request(wire.Done, body, f"register_sampler for task {task_name!r}")
 
+    def wait(self) -> int:
+        """Return when the queue has ended for good, with its process's exit code (negative: the signal that killed it).
+
+        A process that is started again, as it is with `journal_dir`, is no end.
+        """
+        return self._supervisor.wait()
+
     def stop(self) -> None:
-        """End the process and remove its socket; may be called twice, and does nothing in a forked child."""
+        """End the process and remove its folders; may be called twice, and does nothing in a forked child."""
         if self._owner != os.getpid():
             return
         _running.discard(self)
-        _end(self._process)
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._supervisor.stop()
+        self._home.remove()
 
     def __enter__(self) -> TransferQueueController:
         return self
@@ -136,56 +126,3 @@ _running: weakref.WeakSet[TransferQueueController] = weakref.WeakSet()
 def _stop_all() -> None:
     for controller in list(_running):
         controller.stop()
-
-
-def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, Any]:
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        process.stdin.write(orders)
-        process.stdin.flush()
-        readable, _, _ = select.select([process.stdout], [], [], START_S)
-        line = process.stdout.readline() if readable else b""
-    except BrokenPipeError:
-        line = b""
-    except BaseException:
-        _end(process)
-        raise
-    process.stdout.close()
-    if line:
-        answer: Mapping[str, Any] = json.loads(line)
-        if "error" not in answer:
-            return answer
-        _end(process)
-        raise rebuild(*answer["error"])
-    code = process.poll()
-    _end(process)
-    what = f"ended with code {code}" if code is not None else f"did not answer for {START_S:g} s"
-    raise ControllerLostError(f"the controller's process {what} while it started; its own words are above, on stderr")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask by closing stdin, then insist."""
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    asks: list[Callable[[], None]] = [lambda: None, process.terminate, process.kill]
-    for ask in asks:
-        ask()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_S)
-            return
-
-
-def _shape(prompts: int, partitions: int, samples: int, tasks: Sequence[str]) -> QueueShape:
-    if isinstance(tasks, str):
-        raise ConfigurationError(f"tasks={tasks!r} is one string: give a list of names")
-    return QueueShape(prompts, partitions, samples, tuple(tasks)).validate()
-
-
-def _refuse_unknown(unknown: Mapping[str, object]) -> None:
-    for name in unknown:
-        raise ConfigurationError(
-            f"TransferQueueController has no argument {name!r}{nearest(name, ARGUMENTS)}; "
-            f"it takes {', '.join(ARGUMENTS)}"
-        )

@@ -7,13 +7,20 @@
     ├── GroupError              rows that do not make whole groups (ValueError)
     ├── DPGroupError            ranks of one DP group that disagree (ValueError)
     ├── SamplerError            a sampler raised, answered nonsense, hung or cannot travel (ValueError)
+    ├── SamplerLostError        a registered sampler that a restarted controller cannot make again (SamplerError)
     ├── LeaseError              a lease that is over, or that stands in the way (ValueError)
+    ├── FieldLostError          a lease on a field whose storage died (ValueError)
     ├── StepClearedError        the rows were cleared (ValueError)
     ├── ExhaustedError          a wait that can never be served (ValueError)
+    ├── ExtentError             a range of storage that is freed twice or is not there (ValueError)
+    ├── FieldLostError          a field whose storage died (ValueError)
+    ├── JournalError            a journal that cannot be opened, read or written (ValueError)
     ├── ProtocolError           a message that is none of ours (ValueError)
     ├── RequestError            a request failed in a way nobody foresaw; names the exception (ValueError)
     ├── NotReadyError           get_meta reached its deadline (TimeoutError)
     ├── BackPressureError       put reached its deadline (TimeoutError)
+    ├── StorageFullError        no room for values until rows are cleared (TimeoutError)
+    ├── StorageTimeoutError     a storage actor did not answer in time (TimeoutError)
     ├── ControllerTimeoutError  the controller did not answer in time (TimeoutError)
     └── ControllerLostError     the controller is gone (TimeoutError)
 
@@ -59,6 +66,10 @@ class SamplerError(TransferQueueError, ValueError):
     """A sampler that raised, answered what it must not, ran past its deadline or cannot travel."""
 
 
+class SamplerLostError(SamplerError):
+    """A registered sampler that a restarted controller could not make again: its task refuses."""
+
+
 class LeaseError(TransferQueueError, ValueError):
     """A lease that is over (named, with how it ended), or a live one that stands in the way."""
 
@@ -69,6 +80,18 @@ class StepClearedError(TransferQueueError, ValueError):
 
 class ExhaustedError(TransferQueueError, ValueError):
     """A wait that can never be served: too many of the rows were consumed or dropped already."""
+
+
+class ExtentError(TransferQueueError, ValueError):
+    """A range of storage that is freed twice or that is not there."""
+
+
+class FieldLostError(TransferQueueError, ValueError):
+    """A field whose storage died, or a lease on rows that lost one."""
+
+
+class JournalError(TransferQueueError, ValueError):
+    """A journal that cannot be opened, read or written; names the file and what the system said."""
 
 
 class ProtocolError(TransferQueueError, ValueError):
@@ -85,6 +108,14 @@ class NotReadyError(TransferQueueError, TimeoutError):
 
 class BackPressureError(TransferQueueError, TimeoutError):
     """`put` reached its deadline while `num_global_batch` partitions were alive."""
+
+
+class StorageFullError(TransferQueueError, TimeoutError):
+    """No room for values. A `TimeoutError` as back-pressure is: nothing is wrong with them, and room comes back."""
+
+
+class StorageTimeoutError(TransferQueueError, TimeoutError):
+    """Where the values lie did not answer in time, and nobody knows it to be dead."""
 
 
 class ControllerTimeoutError(TransferQueueError, TimeoutError):

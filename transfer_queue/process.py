@@ -9,29 +9,42 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import os
-import resource
 import signal
 import sys
 from typing import Any
 
 import msgspec
 
+from transfer_queue.doors import TcpDoor, listen
+from transfer_queue.engine import Settings, open_queue
 from transfer_queue.errors import TransferQueueError
+from transfer_queue.home import Home
 from transfer_queue.ledger import QueueShape
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.server import Server
-from transfer_queue.socket_directory import SocketDirectory
+from transfer_queue.service import Service
+from transfer_queue.transport.descriptors import raise_limit
+
+log = logging.getLogger("transfer_queue")
+
+GAVE_UP = 70
+"""Exit code of a controller that could not go on, such as with a full disk under its journal."""
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What the process is started with."""
+    """What the process is started with; `socket` is the folder that its socket lies in.
 
-    shape: QueueShape
+    They come through a pipe, so that the keys of the `door` show neither in arguments nor in the environment.
+    """
+
+    settings: Settings
+    socket: str
     sampler: SamplerSpec | None
     task_samplers: dict[str, SamplerSpec]
-    sampler_timeout_s: float
+    door: TcpDoor | None = None
 
 
 def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) -> SamplerRegistry:
@@ -44,30 +57,44 @@ def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) 
     return registry
 
 
+def serve(orders: Orders, parent: int) -> int:
+    """Run the controller until it is not wanted any more; its exit code."""
+    home = Home.hold(orders.socket, orders.settings.arenas)
+    gave_up: list[Exception] = []
+
+    def fatal(error: Exception) -> None:
+        log.error("the controller ends, for it could not write what it did: %s", error)
+        gave_up.append(error)
+        server.stop()
+
+    default = build(orders.sampler) if orders.sampler is not None else None
+    tasks = {task: build(spec) for task, spec in orders.task_samplers.items()}
+    registry = registry_of(orders.settings.shape, default, tasks)
+    raise_limit()
+    listeners, door = listen(home.socket_path, orders.door)
+    server: Server[Service] = Server(lambda post: open_queue(orders.settings, registry, post, fatal), listeners)
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    _answer({"pid": os.getpid(), "listens": door.address if door is not None else None})
+    gc.collect()
+    gc.freeze()  # what is here now stays; and rows come and go by the thousand without ever forming cycles
+    gc.set_threshold(100_000)
+    server.run(sys.stdin.fileno(), still_wanted=lambda: os.getppid() == parent)
+    server.receiver.close()
+    if gave_up:
+        return GAVE_UP
+    home.remove()
+    return 0
+
+
 def main() -> int:
     parent = os.getppid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _allow_many_clients()
-    orders = msgspec.json.decode(_first_line(), type=Orders)
+    logging.basicConfig(level=logging.WARNING, format="transfer_queue: %(message)s")
     try:
-        default = build(orders.sampler) if orders.sampler is not None else None
-        tasks = {task: build(spec) for task, spec in orders.task_samplers.items()}
-        registry = registry_of(orders.shape, default, tasks)
+        return serve(msgspec.json.decode(_first_line(), type=Orders), parent)
     except TransferQueueError as error:
         _answer({"error": [type(error).__name__, str(error), error.details]})
         return 2
-    directory = SocketDirectory()
-    try:
-        server = Server(orders.shape, registry, directory.endpoint, sampler_timeout_s=orders.sampler_timeout_s)
-        signal.signal(signal.SIGTERM, lambda *_: server.stop())
-        _answer({"endpoint": directory.endpoint, "pid": os.getpid(), "directory": str(directory.path)})
-        gc.collect()
-        gc.freeze()  # what is here now stays; and rows come and go by the thousand without ever forming cycles
-        gc.set_threshold(100_000)
-        server.run(sys.stdin.fileno(), still_wanted=lambda: os.getppid() == parent)
-    finally:
-        directory.remove()
-    return 0
 
 
 def _first_line() -> bytes:
@@ -85,14 +112,6 @@ def _answer(answer: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # a sampler's print must not fill the parent's pipe
-
-
-def _allow_many_clients() -> None:
-    """Every connection is a file descriptor, and libzmq aborts the process when there are none left."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(hard, 65536)
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 if __name__ == "__main__":

@@ -1,153 +1,218 @@
-"""What each request does: the ledger decides, the storage keeps the values, and who cannot be served yet waits."""
+"""What each request does: operations change the state, who cannot be served yet waits, and replies leave together."""
 
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from pathlib import Path
+from typing import cast
 
+from transfer_queue import operations as op
 from transfer_queue import wire
-from transfer_queue.custom import CustomSamplers
+from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
+from transfer_queue.checkpoint import Checkpoints
 from transfer_queue.errors import (
-    BackPressureError,
     FieldError,
-    NotReadyError,
     ProtocolError,
-    TransferQueueError,
 )
-from transfer_queue.ledger import DPPlace, Ledger, Taken, Want
-from transfer_queue.ledger.explain import EARLIER, NEVER_ASKED, Explanation, Reason, explain
-from transfer_queue.ledger.limits import check_fits, check_possible
+from transfer_queue.journal import Compactor
+from transfer_queue.journal.format import LARGEST
+from transfer_queue.ledger import DPPlace, Want
+from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name
 from transfer_queue.ledger.request import check_seconds
+from transfer_queue.recorder import Recorder
+from transfer_queue.replies import DONE, Replies
+from transfer_queue.room import Room
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
-from transfer_queue.samplers.travel import build
-from transfer_queue.statistics import gather
-from transfer_queue.storage.memory import MemoryStorage
-from transfer_queue.waiting import Caller, Consumer, Line, Producer
+from transfer_queue.samplers.travel import SamplerSpec, build
+from transfer_queue.segment_actors import SegmentActors
+from transfer_queue.segment_files import SegmentFiles
+from transfer_queue.segment_places import Kind, SegmentPlaces
+from transfer_queue.serving import Post, Serving
+from transfer_queue.storage.catalog import Found
+from transfer_queue.storage.chunk import split
+from transfer_queue.traffic import Traffic
+from transfer_queue.transport.framing import LONGEST_HEADER
+from transfer_queue.transport.link import Link
+from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
 
 log = logging.getLogger(__name__)
 
-Send = Callable[[Caller, wire.ReplyBody, Sequence[wire.Frame]], bool]
-"""Sends a reply; False if the caller is gone."""
-Post = Callable[[Callable[[], None]], None]
-"""Runs a function in the server's loop; may be called from any thread."""
+MOST_INSIDE = LARGEST - LONGEST_HEADER - (1 << 20)
+"""Bytes of values inside the message of one put; with what it says of them it is one record of the journal."""
 
-PROBE_S = 1.0
-"""How soon the wait of a caller that died is forgotten."""
+LOOK_S = 1.0
+"""How soon a caller that died far away, or a segment whose owner died, is noticed."""
+
+
+def _raise(error: Exception) -> None:
+    raise error
 
 
 class Service:
     """One queue without its socket. Whatever goes wrong in a request is that caller's reply and nobody else's."""
 
     def __init__(
-        self, ledger: Ledger, registry: SamplerRegistry, send: Send, post: Post, sampler_timeout_s: float
-    ) -> None:
-        self.ledger, self.registry = ledger, registry
-        self.storage = MemoryStorage(ledger.shape.capacity)
-        self.line = Line()
-        self.producers: list[Producer] = []
-        self._send, self._post, self._probed_at = send, post, ledger.clock()
-        self._custom = CustomSamplers(
-            ledger, self.line, sampler_timeout_s,
-            post=post, served=self._hand_over, failed=self._leave, serve=self._serve,
-        )  # fmt: skip
+        self, recorder: Recorder, registry: SamplerRegistry, post: Post, room: Room, *, timeout_s: float,
+        folder: Path | None = None, namespace: str | None = None,
+        compactor: Compactor | None = None,
+        fatal: Callable[[Exception], None] = _raise,
+    ) -> None:  # fmt: skip
+        self.recorder, self.state, self.registry = recorder, recorder.state, registry
+        self.ledger, self.catalog = self.state.ledger, self.state.catalog
+        self._traffic = Traffic(time.monotonic)
+        self._replies = Replies(recorder, self._traffic, fatal)
+        self.serving = Serving(recorder, registry, room, self._replies, self._traffic, post, timeout_s)
+        kinds: list[Kind] = [SegmentFiles(folder), SegmentActors(namespace, post)]
+        self.places = SegmentPlaces(recorder, kinds, post, self.serving.serve)
+        self._post, self._compactor = post, compactor
+        self._sweeping = False
+        self._looked_at = recorder.now()
+        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
             wire.GetMeta: self._get_meta,
             wire.GetData: self._get_data,
-            wire.Ack: self._ack,
-            wire.Release: self._release,
+            wire.EndRead: self._end_read,
+            wire.Attach: self._attach,
+            wire.Detach: self._detach,
+            wire.Recycle: self._recycle,
+            wire.Locate: self._locate,
+            wire.Lost: self._lost,
+            wire.Clear: self._change,
+            wire.Rollback: self._change,
+            wire.Checkpoint: self._checkpoint,
+            wire.Ack: self._change,
+            wire.Release: self._change,
             wire.Extend: self._extend,
-            wire.Drop: self._drop,
-            wire.Clear: self._clear,
+            wire.Drop: self._change,
             wire.Why: self._why,
             wire.GetStats: self._stats,
+            wire.Survey: self._survey,
+            wire.Peek: self._peek,
             wire.RegisterSampler: self._register,
         }
 
-    def handle(self, identity: bytes, frames: Sequence[bytes]) -> None:
+    # What the transport calls
+
+    def received(self, link: Link, parts: list[wire.Frame]) -> None:
         """Carry out one request, or let it wait."""
-        caller = Caller(identity, 0, "")
+        if self._replies.gave_up:
+            link.close()
+            return
+        caller = Caller(link, 0, "")
         try:
-            if not frames:
+            if not parts:
                 raise ProtocolError("an empty message")
-            request = wire.decode_request(frames[0])
-            caller = Caller(identity, request.sequence, request.client)
-            self._handlers[type(request.body)](caller, request.body, frames[1:])
+            request = wire.decode_request(parts[0])
+            caller = Caller(link, request.sequence, request.client, request.session)
+            self._traffic.asked(request.body)
+            answer = self.state.sessions.answer(request.session, request.sequence)
+            if answer is not None:
+                self._replies.reply(caller, answer)
+                return
+            self._handlers[type(request.body)](caller, request.body, parts[1:])
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-            self._fail(caller, error)
+            self._replies.fail(caller, error)
+
+    def gone(self, link: Link) -> None:
+        """The peer hung up: nobody shall wait behind it."""
+        self.catalog.segments.end_reads_of(link)
+        self.serving.forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
-        now = self.ledger.clock()
-        if self.ledger.expire() | self._forget_the_dead(now):
-            self._serve()
-        self._custom.check(now)
-        late = [consumer for consumer in self.line.consumers if consumer.deadline <= now]
-        for consumer in late:
-            self._time_out(consumer, now)
-        for producer in [producer for producer in self.producers if producer.deadline <= now]:
-            self.producers.remove(producer)
-            self._fail(producer.caller, BackPressureError(self._full_text(producer, now)))
-        if late:
-            self._serve()
+        if self._replies.gave_up:
+            return
+        now = self.recorder.now()
+        next_lease = self.ledger.next_deadline()
+        if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
+            self.serving.serve()
+        self.serving.end_late(now)
+        if self.recorder.journal is not None:
+            self.recorder.journal.sync()
+        if now - self._looked_at >= LOOK_S:
+            self._looked_at = now
+            self.serving.forget(lambda waiter: not waiter.caller.link.alive())
+            self._sweeping = True
+            if self._compactor is not None and not self._checkpoints.busy:
+                self._compactor.poll()
+                if (
+                    self._replies.written()
+                ):  # a burst that is cut off by the end of its segment must not be lost with it
+                    self._compactor.consider()
+        if self._checkpoints.busy:
+            self._look_at_checkpoints()
 
-    def _forget_the_dead(self, now: float) -> bool:
-        """Once a second, end the waits of callers that are gone: nobody shall wait behind them. True if there were."""
-        if now - self._probed_at < PROBE_S:
-            return False
-        self._probed_at = now
-        consumers = [each for each in self.line.consumers if not self._alive(each.caller)]
-        producers = [each for each in self.producers if not self._alive(each.caller)]
-        self.line.consumers = [each for each in self.line.consumers if each not in consumers]
-        self.producers = [each for each in self.producers if each not in producers]
-        return bool(consumers or producers)
-
-    def _alive(self, caller: Caller) -> bool:
-        """Whether the caller's connection stands: a client passes over a reply to no request of its own."""
-        return self._send(replace(caller, sequence=wire.NO_REQUEST), wire.Done(), ())
+    def settle(self) -> None:
+        """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
+        while self._replies.written():
+            if self._replies.wait:
+                self._replies.send()
+            elif self._sweeping:  # no file goes before the journal says that its last row is gone
+                self._sweeping = False
+                self.places.sweep()
+            else:
+                return
 
     def next_deadline(self) -> float | None:
-        """When `tick` has something to do next, or None."""
-        times = [consumer.deadline for consumer in self.line.consumers]
-        times += [producer.deadline for producer in self.producers]
-        lease = self.ledger.leases.next_deadline()
-        if lease is not None:
-            times.append(lease)
-        if any(consumer.running for consumer in self.line.consumers):
-            times.append(self.ledger.clock() + self._custom.timeout_s / 10)
-        return min(times, default=None)
+        """When `tick` has something to do next, on the server's clock, or None."""
+        times = [self.serving.deadlines.next(), self.ledger.next_deadline(), self.serving.custom.next_look()]
+        known = [time + self.recorder.behind for time in times if time is not None]
+        journal = self.recorder.journal
+        if journal is not None and (due := journal.due()) is not None:
+            known.append(due)
+        if self._checkpoints.busy:
+            known.append(time.monotonic() + CHECKPOINT_S)
+        return min(known, default=None)
 
-    def register_sampler(self, sampler: BaseSampler, task: str | None, client: str | None) -> None:
-        """Let this sampler serve requests for the task that arrive from now on."""
-        self.registry.register(sampler, task, client)
+    def _look_at_checkpoints(self) -> None:
+        if self._compactor is not None:
+            self._compactor.poll()
+        self._checkpoints.poll()
+        self.serving.serve_recyclers()
+
+    def close(self) -> None:
+        """Let the journal go."""
+        self._checkpoints.close()
+        self.places.close()
+        if self._compactor is not None:
+            self._compactor.close()
+        if self.recorder.journal is not None:
+            if self._replies.gave_up:
+                self.recorder.journal.discard()
+            self.recorder.journal.close()
 
     # Requests
 
-    def _put(self, caller: Caller, put: wire.Put, frames: Sequence[bytes]) -> None:
+    def _put(self, caller: Caller, put: wire.Put, frames: Sequence[wire.Frame]) -> None:
         if put.rows < 1 or not put.columns:
             raise FieldError("put brings no rows or no fields")
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
         check_fits(self.ledger.shape, put.rows)
-        chunks = self.storage.split(put.rows, put.columns, frames)
-        fields = [column.name for column in put.columns]
+        if self.recorder.journal is not None and (size := sum(map(len, frames))) > MOST_INSIDE:
+            raise FieldError(
+                f"this put brings {size} bytes inside its message, more than the {MOST_INSIDE} of one record of the "
+                "journal: put fewer rows at once"
+            )
+        for column in put.columns:
+            check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
+        chunks = split(put, frames)
         if put.indexes:
-            self.ledger.put_fields(put.indexes, fields, put.lease)
-            self.storage.write(put.indexes, chunks)
-            self._reply(caller, self._rows(put.indexes))
-            self._serve()
+            self._replies.reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
+            self.serving.serve()
             return
         check_seconds("timeout_s", put.timeout_s)
-        now = self.ledger.clock()
-        producer = Producer(caller, put, chunks, now, now + put.timeout_s)
-        if not self._try_producer(producer):
-            self.producers.append(producer)
-        self._serve()
+        now, size = self.recorder.now(), sum(chunk.size for chunk in chunks)
+        self.serving.add_producer(Producer(caller, now, now + put.timeout_s, put, chunks, list(frames), size))
 
-    def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[bytes]) -> None:
+    def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
+        check_name("task", body.task, self.ledger.last_wants, MOST_TASKS)
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:
@@ -158,60 +223,114 @@ class Service:
             caller.client, body.lease_s, body.timeout_s,
         )  # fmt: skip
         want.check(self.ledger.shape)
-        now = self.ledger.clock()
-        consumer = Consumer(caller, want, choice, now, now + body.timeout_s)
-        self.line.consumers.append(consumer)
-        self._serve()
+        now = self.recorder.now()
+        self.serving.add_consumer(Consumer(caller, now, now + body.timeout_s, want, choice))
 
-    def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[bytes]) -> None:
+    def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[wire.Frame]) -> None:
+        if not body.fields:
+            raise FieldError("get_data names no fields")
         self.ledger.steps.locate(body.indexes)
-        read = [self.storage.read(field, body.indexes) for field in body.fields]
-        self._reply(caller, wire.Values([column for column, _ in read]), wire.joined([frame for _, frame in read]))
-        self.ledger.read(body.indexes)
-        self._serve()
+        found = [self.catalog.read(field, body.indexes) for field in body.fields]
+        columns = [column for column, _, _ in found]
+        placed = [i for i, (_, _, places) in enumerate(found) if places is not None]
+        if not placed:
+            frames = wire.joined([here for _, here, _ in found])
+            self._replies.reply(caller, wire.Values(columns), frames)
+        elif body.far:
+            self._read_for(caller, columns, found)
+        else:
+            read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
+            parts = [here if places is None else places for _, here, places in found]
+            inline = [found[i][1] for i in placed]
+            self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
+        if self.ledger.holds.open:
+            self.recorder.do(None, op.Read(body.indexes))
+            self.serving.serve()
 
-    def _ack(self, caller: Caller, body: wire.Ack, _: Sequence[bytes]) -> None:
-        self.ledger.ack(body.lease, body.dp_rank)
-        self._reply(caller, wire.Done())
-        self._serve()
+    def _read_for(self, caller: Caller, columns: list[wire.Column], found: list[Found]) -> None:
+        """Read what lies in segments for a caller that cannot; a thread does so, and other requests go on."""
+        read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
 
-    def _release(self, caller: Caller, body: wire.Release, _: Sequence[bytes]) -> None:
-        self.ledger.release(body.lease)
-        self._reply(caller, wire.Done())
-        self._serve()
+        def answer(frames: list[wire.Frame] | Exception) -> None:
+            self.catalog.segments.end_read(read)
+            if isinstance(frames, Exception):
+                self._replies.fail(caller, frames)
+            else:
+                self._replies.reply(caller, wire.Values(columns), wire.joined(frames))
+            self.serving.serve_recyclers()
 
-    def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[bytes]) -> None:
+        self.places.read([(here, places) for _, here, places in found], answer)
+
+    def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[wire.Frame]) -> None:
+        self.catalog.segments.end_read(body.read)
+        self.serving.serve_recyclers()
+
+    def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
+        self.places.check(body.path, body.size)
+        attached = self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session))
+        self.places.watch(cast(wire.Attached, attached).segment)
+        self._replies.reply(caller, attached)
+
+    def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
+        self._replies.reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
+        self._sweeping = True
+
+    def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
+        check_seconds("timeout_s", body.timeout_s)
+        now = self.recorder.now()
+        self.serving.add_recycler(Recycler(caller, now, now + body.timeout_s, body.segments))
+
+    def _locate(self, caller: Caller, body: wire.Locate, _: Sequence[wire.Frame]) -> None:
+        known = self.catalog.segments.known
+        self._replies.reply(
+            caller, wire.Located([known[number].path if number in known else "" for number in body.segments])
+        )
+
+    def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[wire.Frame]) -> None:
+        self.places.missing(body.segments, lambda lost: self._replies.reply(caller, wire.Done(lost)))
+
+    def _change(self, caller: Caller, body: op.Operation, _: Sequence[wire.Frame]) -> None:
+        """An operation that the caller asks for as it is."""
+        self._replies.reply(caller, self.recorder.do(caller, body))
+        self.serving.serve()
+
+    def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
-        self.ledger.extend(body.lease, body.seconds)
-        self._reply(caller, wire.Done())
+        self._replies.reply(caller, self.recorder.do(caller, body))
 
-    def _drop(self, caller: Caller, body: wire.Drop, _: Sequence[bytes]) -> None:
-        self.ledger.drop(body.lease, body.reason)
-        self._reply(caller, wire.Done())
-        self._serve()
+    def _checkpoint(self, caller: Caller, body: wire.Checkpoint, _: Sequence[wire.Frame]) -> None:
+        def done(error: Exception | None) -> None:
+            if error is None:
+                self._replies.reply(caller, DONE)
+            else:
+                self._replies.fail(caller, error)
 
-    def _clear(self, caller: Caller, body: wire.Clear, _: Sequence[bytes]) -> None:
-        changed = self.ledger.clear(body.step, force=body.force)
-        self._reply(caller, wire.Done(changed))
-        self._serve()
+        if self._replies.written():
+            self._checkpoints.ask(body.path, done)
 
-    def _why(self, caller: Caller, body: wire.Why, _: Sequence[bytes]) -> None:
-        self._reply(caller, wire.Explained(self.why(body.task)))
+    def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
+        self._replies.reply(caller, wire.Explained(self.serving.answers.why(body.task)))
 
-    def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[bytes]) -> None:
-        self._reply(caller, self.stats())
+    def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[wire.Frame]) -> None:
+        self._replies.reply(caller, self.serving.answers.stats())
 
-    def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[bytes]) -> None:
+    def _survey(self, caller: Caller, body: wire.Survey, _: Sequence[wire.Frame]) -> None:
+        self._replies.reply(caller, self.serving.answers.survey(body))
+
+    def _peek(self, caller: Caller, body: wire.Peek, _: Sequence[wire.Frame]) -> None:
+        self._replies.reply(caller, self.serving.answers.peek(body))
+
+    def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[wire.Frame]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
 
         def answer(made: BaseSampler | Exception) -> None:
             try:
                 if isinstance(made, Exception):
                     raise made
-                self.register_sampler(made, body.task, None if body.everyone else caller.client)
-                self._reply(caller, wire.Done())
+                self.register_sampler(made, body.task, None if body.everyone else caller.client, body.spec, caller)
+                self._replies.reply(caller, DONE)
             except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-                self._fail(caller, error)
+                self._replies.fail(caller, error)
 
         def make() -> None:
             made: BaseSampler | Exception
@@ -223,125 +342,10 @@ class Service:
 
         threading.Thread(target=make, name=f"making {body.spec.path}", daemon=True).start()
 
-    # Waiting
-
-    def _serve(self) -> None:
-        """Serve everybody who can be served now, in order of arrival."""
-        progress = True
-        while progress:
-            progress = False
-            for producer in list(self.producers):
-                if self._try_producer(producer):
-                    self.producers.remove(producer)
-                    progress = True
-            for consumer in list(self.line.consumers):
-                progress |= self._try_consumer(consumer)
-        for freed in self.ledger.effects:
-            self.storage.free(freed)
-        self.ledger.effects.clear()
-
-    def _try_producer(self, producer: Producer) -> bool:
-        put, version = producer.put, self.ledger.steps.version
-        if producer.tried == version:
-            return False
-        try:
-            self.storage.check_dtypes(put.columns)  # others may have put the field while this one waited
-            indexes = self.ledger.put_rows(put.rows, [column.name for column in put.columns], put.step, put.group_ids)
-        except TransferQueueError as error:
-            self._fail(producer.caller, error)
-            return True
-        if indexes is None:
-            producer.tried = version
-            return False
-        self.storage.write(indexes, producer.chunks)
-        self._reply(producer.caller, self._rows(indexes))
-        return True
-
-    def _try_consumer(self, consumer: Consumer) -> bool:
-        """Whether this request is over, served or failed."""
-        if consumer not in self.line.consumers or consumer.running:
-            return False
-        want = consumer.want
-        try:
-            joins = self.ledger.reservations.find(want) is not None
-            if not joins and self.line.ahead_of(consumer) is not None:
-                check_possible(self.ledger.shape, self.ledger.steps, want)
-                return False
-            if consumer.choice.custom is not None and not joins:
-                self._custom.ask(consumer, consumer.choice.custom)
-                return False
-            taken = self.ledger.take(want)
-        except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-            self._leave(consumer, error)
-            return True
-        if taken is None:
-            return False
-        self._hand_over(consumer, taken)
-        return True
-
-    def _hand_over(self, consumer: Consumer, taken: Taken) -> None:
-        self.line.consumers.remove(consumer)
-        rank = consumer.want.dp.rank if consumer.want.dp else None
-        rows = self._rows(taken.indexes, taken.lease_id, rank)
-        if not self._reply(consumer.caller, rows):
-            self.ledger.undo(consumer.want, taken)
-
-    def _leave(self, consumer: Consumer, error: Exception) -> None:
-        self.line.consumers.remove(consumer)
-        self._fail(consumer.caller, error)
-
-    def _time_out(self, consumer: Consumer, now: float) -> None:
-        explanation = self._explain(consumer)
-        details = {"task": consumer.want.task, "needed": explanation.needed, "ready": explanation.ready}
-        text = f"get_meta waited {now - consumer.since:.1f} s: {explanation}"
-        self._leave(consumer, NotReadyError(text, details))
-
-    def _full_text(self, producer: Producer, now: float) -> str:
-        alive = [partition.step for partition in self.ledger.steps.in_order()]
-        where = "" if producer.put.step is None else f" into step {producer.put.step}"
-        return (
-            f"put of {producer.put.rows} rows{where} waited {now - producer.since:.1f} s: all "
-            f"num_global_batch={self.ledger.shape.num_global_batch} partitions are alive (steps {alive}); clear one, "
-            "let its tasks consume it (with tasks=), or start the controller with a larger num_global_batch"
-        )
-
-    # Replies
-
-    def _rows(self, indexes: list[int], lease: int | None = None, rank: int | None = None) -> wire.Rows:
-        steps, labels = self.ledger.steps.places(indexes)
-        return wire.Rows(indexes, steps, labels, lease, rank)
-
-    def _reply(self, caller: Caller, body: wire.ReplyBody, frames: Sequence[wire.Frame] = ()) -> bool:
-        return self._send(caller, body, frames)
-
-    def _fail(self, caller: Caller, error: Exception) -> None:
-        if isinstance(error, TransferQueueError):
-            self._reply(caller, wire.Failure(type(error).__name__, str(error), error.details))
-            return
-        log.error("a request of client %r failed", caller.client, exc_info=error)
-        text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
-        self._reply(caller, wire.Failure("RequestError", text, {}))
-
-    def _explain(self, consumer: Consumer) -> Explanation:
-        explanation = explain(self.ledger, consumer.want)
-        ahead = self.line.ahead_of(consumer)
-        if ahead is None:
-            return explanation
-        text = f"go first to {ahead.caller.client!r}, whose earlier request waits"
-        return replace(explanation, reasons=(*explanation.reasons, Reason(EARLIER, ahead.want.needed, text)))
-
-    def why(self, task: str) -> Explanation:
-        """Where the task stands: by the first of its requests that wait, else by its latest request."""
-        waiting = self.line.of_task(task)
-        if waiting:
-            return self._explain(waiting[0])
-        want = self.ledger.last_wants.get(task)
-        if want is not None:
-            return explain(self.ledger, want)
-        rows = sum(partition.produced for partition in self.ledger.steps.in_order())
-        reason = Reason(NEVER_ASKED, rows, "are there, but the task has never asked for any")
-        return Explanation(task, None, (), 0, 0, (reason,))
-
-    def stats(self) -> wire.Stats:
-        """The counts of this moment."""
-        return gather(self.ledger, self.line, len(self.producers), self.storage.stored_bytes)
+    def register_sampler(
+        self, sampler: BaseSampler, task: str | None, client: str | None, spec: SamplerSpec | None,
+        caller: Caller | None = None,
+    ) -> None:  # fmt: skip
+        """Let this sampler serve requests for the task that arrive from now on."""
+        self.registry.register(sampler, task, client)
+        self.recorder.do(caller, op.Register(task, client, spec, repr(sampler)))

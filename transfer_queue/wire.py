@@ -14,6 +14,7 @@ import msgspec
 
 from transfer_queue.errors import ProtocolError
 from transfer_queue.ledger.explain import Explanation
+from transfer_queue.ledger.peek import RowState
 from transfer_queue.samplers.travel import SamplerSpec
 
 ITEM_SIZES = {
@@ -27,6 +28,12 @@ Frame = bytes | bytearray | memoryview
 
 JOINED_BYTES = 1 << 16
 """Values of up to this size travel in one frame; beyond it, copying them together costs more than it saves."""
+
+Extent = tuple[int, int]
+"""Where the values of one column begin: the number of a segment, and an offset in it."""
+
+INLINE: Extent = (-1, 0)
+"""The extent of a column whose values travel in the message and lie in the controller."""
 
 OBJECT = "object"
 """The dtype of strings, bytes and JSON-like values; each row is a msgpack document of its own."""
@@ -45,7 +52,10 @@ class Column(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
-    """New rows (`indexes` empty), or more fields of rows that exist."""
+    """New rows (`indexes` empty), or more fields of rows that exist.
+
+    `extents` is parallel to `columns`, or empty where all values travel inside the message.
+    """
 
     rows: int
     columns: list[Column]
@@ -54,6 +64,7 @@ class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
     step: int | None = None
     group_ids: list[str | int] | None = None
     timeout_s: float = 300.0
+    extents: list[Extent] = []
 
 
 class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
@@ -68,13 +79,55 @@ class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
 
 
 class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
+    """`far`: the caller cannot read segments, so all values shall come inside the reply."""
+
     indexes: list[int]
     fields: list[str]
+    far: bool = False
+
+
+class EndRead(msgspec.Struct, tag="end_read", array_like=True, frozen=True):
+    """The values that `Values.read` let the client map are copied or let go; it has no reply."""
+
+    read: int
+
+
+class Attach(msgspec.Struct, tag="attach", array_like=True, frozen=True):
+    """A new segment of the caller's values: a file of `size` bytes that it holds locked while it lives."""
+
+    path: str
+    size: int
+
+
+class Detach(msgspec.Struct, tag="detach", array_like=True, frozen=True):
+    """The caller writes no more into these segments; the controller removes each with its last row."""
+
+    segments: list[int]
+
+
+class Recycle(msgspec.Struct, tag="recycle", array_like=True, frozen=True):
+    """Which bytes of these segments are free again; waits until some are, at most `timeout_s`."""
+
+    segments: list[int]
+    timeout_s: float = 0.0
+
+
+class Locate(msgspec.Struct, tag="locate", array_like=True, frozen=True):
+    """Where these segments lie."""
+
+    segments: list[int]
+
+
+class Lost(msgspec.Struct, tag="lost", array_like=True, frozen=True):
+    """The caller could not read these segments: their storage died."""
+
+    segments: list[int]
 
 
 class Ack(msgspec.Struct, tag="ack", array_like=True, frozen=True):
     lease: int
     dp_rank: int | None = None
+    version: int | None = None
 
 
 class Release(msgspec.Struct, tag="release", array_like=True, frozen=True):
@@ -89,11 +142,22 @@ class Extend(msgspec.Struct, tag="extend", array_like=True, frozen=True):
 class Drop(msgspec.Struct, tag="drop", array_like=True, frozen=True):
     lease: int
     reason: str
+    refill: bool = False
 
 
 class Clear(msgspec.Struct, tag="clear", array_like=True, frozen=True):
     step: int
     force: bool = False
+
+
+class Checkpoint(msgspec.Struct, tag="checkpoint", array_like=True, frozen=True):
+    """Write the whole queue, as it is now, to a file of the controller's machine."""
+
+    path: str
+
+
+class Rollback(msgspec.Struct, tag="rollback", array_like=True, frozen=True):
+    version: int
 
 
 class Why(msgspec.Struct, tag="why", array_like=True, frozen=True):
@@ -104,6 +168,24 @@ class GetStats(msgspec.Struct, tag="stats", array_like=True, frozen=True):
     pass
 
 
+MOST_TASKS = 32
+"""Tasks that a survey, a status document and the metrics tell one by one."""
+
+
+class Survey(msgspec.Struct, tag="survey", array_like=True, frozen=True):
+    """All counts, and where at most 32 tasks stand (`task`: that one alone), of one moment."""
+
+    task: str | None = None
+
+
+class Peek(msgspec.Struct, tag="peek", array_like=True, frozen=True):
+    """The first `limit` rows of a step (None: of every step), with what `fields` (None: all) begin with."""
+
+    step: int | None
+    limit: int
+    fields: list[str] | None
+
+
 class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, frozen=True):
     """`everyone`: through the controller, for every caller; otherwise for the client that asks."""
 
@@ -112,19 +194,22 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
     everyone: bool = False
 
 
-Body = Put | GetMeta | GetData | Ack | Release | Extend | Drop | Clear | Why | GetStats | RegisterSampler
-
-
-NO_REQUEST = -1
-"""The sequence number of a reply that answers nothing: sent to see whether a connection stands."""
+Body = (
+    Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | Locate | Lost
+    | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | Survey | Peek | RegisterSampler
+)  # fmt: skip
 
 
 class Request(msgspec.Struct, array_like=True, frozen=True):
-    """`sequence` grows with each request of a connection; the reply bears the same."""
+    """`sequence` grows with each request of a session, which may outlive its connection; the reply bears the same.
+
+    A request that comes twice (its reply was lost) is carried out once and answered twice.
+    """
 
     sequence: int
     client: str
     body: Body
+    session: int = 0
 
 
 class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
@@ -138,7 +223,39 @@ class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
 
 
 class Values(msgspec.Struct, tag="values", array_like=True, frozen=True):
+    """Values by column, a frame each; a column in `placed` has in its stead where each row lies.
+
+    Such a frame is an array of int64, three per row: segment, offset, bytes. A row whose segment is -1 lies at that
+    offset of the last frame. Until `EndRead(read)` the bytes stay as they are.
+    """
+
     columns: list[Column]
+    placed: list[int] = []
+    read: int = -1
+
+
+class Attached(msgspec.Struct, tag="attached", array_like=True, frozen=True):
+    segment: int
+
+
+class Recycled(msgspec.Struct, tag="recycled", array_like=True, frozen=True):
+    """Byte ranges (segment, offset, bytes) that the caller may write again."""
+
+    ranges: list[tuple[int, int, int]]
+
+
+class Located(msgspec.Struct, tag="located", array_like=True, frozen=True):
+    """The paths of the segments asked for, in their order."""
+
+    paths: list[str]
+
+
+class Rolled(msgspec.Struct, tag="rolled", array_like=True, frozen=True):
+    """Rows that are free again, by task; and what cannot come back: steps that were cleared, rows that were freed."""
+
+    rows: dict[str, list[int]]
+    gone_steps: list[int]
+    gone_rows: list[int]
 
 
 class Done(msgspec.Struct, tag="done", array_like=True, frozen=True):
@@ -152,7 +269,11 @@ class Explained(msgspec.Struct, tag="explained", array_like=True, frozen=True):
 
 
 class TaskStats(msgspec.Struct, frozen=True):
-    """Rows of the alive partitions as one task sees them; `is_ready`: its latest request could be served now."""
+    """Rows of the alive partitions as one task sees them.
+
+    `is_ready`: its oldest waiting request, else its latest, could be served now; `needed` are the rows of that one.
+    `lost` says why no request can be served at all until a person does something.
+    """
 
     produced: int
     ready: int
@@ -163,10 +284,17 @@ class TaskStats(msgspec.Struct, frozen=True):
     is_ready: bool
     waiting: int
     consumed_total: int
+    needed: int = 0
+    longest_wait_s: float = 0.0
+    lost: str = ""
 
 
 class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
-    """Counts of a queue; `partitions` are the steps alive, `stored_bytes` the bytes of all values."""
+    """Counts of a queue; `partitions` are the steps alive, `stored_bytes` the bytes of all values.
+
+    The tasks of `tasks=` come last, in their order. `requests` are counted by kind, `errors` by class; `idle_s` is how
+    long ago a row was put, given or given back. What this queue does not have is None.
+    """
 
     tasks: dict[str, TaskStats]
     partitions: list[int]
@@ -174,6 +302,42 @@ class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
     waiting_producers: int
     stored_bytes: int
     rows_put_total: int
+    partitions_limit: int = 0
+    oldest_lease_s: float = 0.0
+    longest_producer_wait_s: float = 0.0
+    idle_s: float = 0.0
+    requests: dict[str, int] = {}
+    errors: dict[str, int] = {}
+    capacity_bytes: int | None = None
+    journal_bytes: int | None = None
+
+
+class Surveyed(msgspec.Struct, tag="surveyed", array_like=True, frozen=True):
+    stats: Stats
+    explanations: list[Explanation]
+
+
+class Glimpse(msgspec.Struct, array_like=True, frozen=True):
+    """One value: dtype and shape, its size in bytes, and the first of those bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    head: bytes
+
+
+class PeekedRow(msgspec.Struct, array_like=True, frozen=True):
+    """One row, and what some of its fields begin with."""
+
+    state: RowState
+    values: dict[str, Glimpse]
+
+
+class Peeked(msgspec.Struct, tag="peeked", array_like=True, frozen=True):
+    """Some of the `total` rows that there are."""
+
+    rows: list[PeekedRow]
+    total: int
 
 
 class Failure(msgspec.Struct, tag="failure", array_like=True, frozen=True):
@@ -184,7 +348,9 @@ class Failure(msgspec.Struct, tag="failure", array_like=True, frozen=True):
     details: dict[str, Any]
 
 
-ReplyBody = Rows | Values | Done | Explained | Stats | Failure
+ReplyBody = (
+    Rows | Values | Done | Attached | Recycled | Located | Rolled | Explained | Stats | Surveyed | Peeked | Failure
+)
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):
@@ -199,7 +365,7 @@ _replies = msgspec.msgpack.Decoder(Reply)
 encode = _encoder.encode
 
 
-def decode_request(frame: bytes) -> Request:
+def decode_request(frame: Frame) -> Request:
     """The request in a header frame; `ProtocolError` if it is none."""
     try:
         return _requests.decode(frame)
@@ -207,7 +373,7 @@ def decode_request(frame: bytes) -> Request:
         raise ProtocolError(f"a message of {len(frame)} bytes is no request of this version: {error}") from error
 
 
-def decode_reply(frame: bytes) -> Reply:
+def decode_reply(frame: Frame) -> Reply:
     """The reply in a header frame; `ProtocolError` if it is none."""
     try:
         return _replies.decode(frame)
@@ -222,17 +388,23 @@ def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
     return frames
 
 
-def separate(rows: int, columns: Sequence[Column], frames: Sequence[bytes]) -> Sequence[bytes]:
+def separate(rows: int, columns: Sequence[Column], frames: Sequence[Frame]) -> Sequence[Frame]:
     """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
     if len(frames) == 1 and len(columns) > 1:
-        sizes = [sum(row_sizes(column, rows)) for column in columns]
-        ends = [0, *itertools.accumulate(sizes)]
+        ends = [0, *itertools.accumulate(_whole_size(column, rows) for column in columns)]
         if ends[-1] != len(frames[0]):
             raise ProtocolError(f"{len(columns)} fields describe {ends[-1]} bytes, the message brings {len(frames[0])}")
         return [frames[0][start:end] for start, end in itertools.pairwise(ends)]
     if len(frames) != len(columns):
         raise ProtocolError(f"{len(columns)} fields came with {len(frames)} frames of values")
     return frames
+
+
+def _whole_size(column: Column, rows: int) -> int:
+    """Bytes of all rows together."""
+    if len(column.shapes) == 1 and column.dtype in ITEM_SIZES:
+        return rows * _bytes(column.shapes[0], ITEM_SIZES[column.dtype])
+    return sum(row_sizes(column, rows))
 
 
 def row_sizes(column: Column, rows: int) -> list[int]:

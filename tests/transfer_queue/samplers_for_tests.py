@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from transfer_queue import BaseSampler, GRPOSampler
+from transfer_queue import BaseSampler, GRPOSampler, Withheld
 
 
 class Documented(BaseSampler):
@@ -104,3 +104,28 @@ def make_grpo() -> GRPOSampler:
 
 def make_nothing() -> int:
     return 3
+
+
+class Largest(Documented):
+    """The rows of the largest values of a field first."""
+
+    def __init__(self, field: str) -> None:
+        self.value_fields = (field,)
+
+    def sample(self, ready_indices: list[int], batch_size: int, **kwargs: Any) -> list[int]:
+        values = kwargs["values"][self.value_fields[0]]
+        return sorted((i for i in ready_indices if values[i] > 0), key=lambda i: -values[i])[:batch_size]
+
+
+class Choosy(Documented):
+    """Rejects the rows that its caller's parameters name, and offers none of those that they hide."""
+
+    def filter_ready_indices(self, all_indices: list[int], *args: Any, **kwargs: Any) -> list[int]:
+        return [i for i in super().filter_ready_indices(all_indices, *args, **kwargs) if i not in kwargs["hide"]]
+
+    def reject(self, all_indices: list[int], *args: Any, **kwargs: Any) -> dict[str, list[int]]:
+        rejected: dict[str, list[int]] = kwargs["reject"]
+        return rejected
+
+    def explain_withheld(self, withheld: list[int], **kwargs: Any) -> list[Withheld]:
+        return [Withheld("odd", "odd", [i for i in withheld if i % 2])]

@@ -1,6 +1,7 @@
 """A queue as its users see it: a real controller process and real clients."""
 
 import gc
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -8,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import zmq
 
 from transfer_queue import (
     BackPressureError,
@@ -28,6 +28,9 @@ from transfer_queue import (
     TransferQueueController,
     wire,
 )
+from transfer_queue.exchange import Ask
+from transfer_queue.transport.channel import unix_socket
+from transfer_queue.transport.framing import framed
 
 Start = Callable[..., TransferQueueController]
 Connect = Callable[..., TransferQueueClient]
@@ -267,13 +270,9 @@ def test_ack_needs_a_lease(start: Start, connect: Connect) -> None:
 def test_a_consumer_that_dies_while_it_waits_loses_no_rows(start: Start, connect: Connect) -> None:
     controller = start()
     client = connect(controller)
-    doomed = zmq.Context.instance().socket(zmq.DEALER)
-    doomed.connect(controller.get_info()["endpoint"])
-    body = wire.GetMeta("train", ["x"], 2, 0, False, None, None, 60.0)
-    doomed.send(wire.encode(wire.Request(1, "doomed", body)))
+    doomed = waiting_request(controller, wire.GetMeta("train", ["x"], 2, 0, False, None, None, 60.0))
     wait_for_waiting(client, "train")
-    doomed.close(linger=0)
-    time.sleep(0.1)
+    doomed.close()
     client.put({"x": ["1", "2"]}, global_step=0)
 
     assert len(client.get_meta(["x"], 2, 0, "train", timeout_s=2)) == 2
@@ -387,7 +386,7 @@ def test_a_closed_client_says_so(start: Start) -> None:
         client.stats()
 
 
-@pytest.mark.parametrize("info", [None, {}, "ipc://x", {"endpoint": 3}])
+@pytest.mark.parametrize("info", [None, {}, "unix://x", {"endpoint": 3}, {"endpoint": "ipc://x"}])
 def test_a_client_needs_controller_info(info: Any) -> None:
     with pytest.raises(ConfigurationError, match="controller_info"):
         TransferQueueClient("me", info)
@@ -435,14 +434,13 @@ def test_a_client_that_nobody_closed_leaves_no_socket_open(start: Start) -> None
     del client
     gc.collect()
 
-    assert connection._socket.closed
+    assert not connection.connected
 
 
-def waiting_request(controller: TransferQueueController, body: wire.Body) -> zmq.Socket[bytes]:
+def waiting_request(controller: TransferQueueController, body: wire.Body) -> socket.socket:
     """A request whose caller can be let die by closing the socket."""
-    doomed = zmq.Context.instance().socket(zmq.DEALER)
-    doomed.connect(controller.get_info()["endpoint"])
-    doomed.send(wire.encode(wire.Request(1, "doomed", body)))
+    doomed = unix_socket(controller.get_info()["endpoint"].removeprefix("unix://"), time.monotonic() + 5)
+    doomed.sendall(framed([wire.encode(wire.Request(1, "doomed", body))])[0])
     return doomed
 
 
@@ -452,7 +450,7 @@ def test_nobody_waits_behind_a_consumer_that_died(start: Start, connect: Connect
     doomed = waiting_request(controller, wire.GetMeta("train", ["x"], 8, 0, False, None, None, 60.0))
     wait_for_waiting(client, "train")
     client.put({"x": ["1", "2"]}, global_step=0)
-    doomed.close(linger=0)
+    doomed.close()
 
     assert len(client.get_meta(["x"], 2, 0, "train", timeout_s=20)) == 2
 
@@ -465,7 +463,7 @@ def test_a_dp_rank_that_died_while_it_waited_has_not_voted(start: Start, connect
     wait_for_waiting(client, "train")
     doomed = waiting_request(controller, wire.GetMeta("train", ["x"], 2, 0, False, places[1], None, 60.0))
     wait_for_waiting(client, "train", 2)
-    doomed.close(linger=0)
+    doomed.close()
     client.put({"x": ["1"] * 4}, global_step=0)
     again = client.get_meta(["x"], 2, 0, "train", sampler_params=places[1], timeout_s=20)
 
@@ -492,7 +490,7 @@ def test_more_rows_than_the_queue_holds_are_refused_before_any_work(start: Start
     client = connect(start())
     body = wire.Put(10**15, [wire.Column("x", "int64", [(0,)])])
     with pytest.raises(GroupError, match="hold 8 together"):
-        client._call(wire.Rows, body, [b""], 5.0, lambda: "put")
+        client._exchange(Ask(wire.Rows, body, [b""], 5.0, lambda: "put"))
 
 
 def test_arguments_that_cannot_be_sent_are_typed_errors(start: Start, connect: Connect) -> None:

@@ -16,7 +16,8 @@ from tensordict import TensorDict
 from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.errors import FieldError, ProtocolError
-from transfer_queue.storage.memory import MemoryStorage
+from transfer_queue.storage.catalog import Catalog
+from transfer_queue.storage.chunk import split
 
 DTYPES = [getattr(torch, name) for name in wire.ITEM_SIZES]
 
@@ -24,12 +25,11 @@ DTYPES = [getattr(torch, name) for name in wire.ITEM_SIZES]
 def through_storage(data: Any, order: list[int] | None = None) -> Any:
     """Stores the rows and reads them in `order`."""
     rows, columns, frames = encode_fields(data)
-    storage = MemoryStorage(1000)
-    raw = [bytes(frame) for frame in frames]
-    storage.write(list(range(rows)), storage.split(rows, columns, raw))
+    catalog = Catalog()
+    catalog.write(list(range(rows)), split(wire.Put(rows, columns), [bytes(frame) for frame in frames]))
     order = list(range(rows)) if order is None else order
-    read = [storage.read(column.name, order) for column in columns]
-    return decode_fields(len(order), [column for column, _ in read], [frame for _, frame in read])
+    read = [catalog.read(column.name, order) for column in columns]
+    return decode_fields(len(order), [column for column, _, _ in read], [frame for _, frame, _ in read])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -172,7 +172,7 @@ def test_what_cannot_travel_is_named(data: Any, named: str) -> None:
 )
 def test_a_message_that_lies_about_its_values_is_refused(column: wire.Column, frame: bytes) -> None:
     with pytest.raises(ProtocolError):
-        MemoryStorage(10).split(2, [column], [frame])
+        split(wire.Put(2, [column]), [frame])
 
 
 def test_without_torch_values_are_numpy_arrays_and_lists() -> None:

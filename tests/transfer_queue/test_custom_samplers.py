@@ -1,15 +1,20 @@
 """Custom samplers in a real controller: served by a copy, and harmless when they are wrong."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tests.transfer_queue import samplers_for_tests as made
 from tests.transfer_queue.test_client import Connect, Start, in_background, wait_for_waiting
 from transfer_queue import (
     DPGroupError,
+    ExhaustedError,
     NotReadyError,
     SamplerError,
     StepClearedError,
@@ -17,6 +22,7 @@ from transfer_queue import (
     TransferQueueController,
     wire,
 )
+from transfer_queue.ledger.explain import Explanation
 from transfer_queue.samplers.travel import SamplerSpec
 
 
@@ -43,7 +49,14 @@ def controller() -> Iterator[TransferQueueController]:
         global_batch_size=4,
         num_n_samples=2,
         num_global_batch=2,
-        task_samplers={**samplers, "partial": made.Faulty("partial"), "good": made.Documented, "biased": made.Biased},
+        task_samplers={
+            **samplers,
+            "partial": made.Faulty("partial"),
+            "good": made.Documented,
+            "biased": made.Biased,
+            "largest": made.Largest("n"),
+            "choosy": made.Choosy,
+        },
         sampler_timeout_s=1.0,
     ) as running:
         with TransferQueueClient("warm", running.get_info()) as client:
@@ -59,6 +72,15 @@ def client(controller: TransferQueueController) -> Iterator[TransferQueueClient]
         for step in one.stats().partitions:
             one.clear(step, force=True)
         yield one
+
+
+def eventually(ask: Callable[[], Explanation], code: str) -> Explanation:
+    """The explanation once it has a reason of that code: the sampler answers in its own time."""
+    while True:
+        explanation = ask()
+        if code in {reason.code for reason in explanation.reasons}:
+            return explanation
+        time.sleep(0.01)
 
 
 def test_what_sample_returns_is_taken_in_its_order(client: TransferQueueClient) -> None:
@@ -168,6 +190,93 @@ def test_a_step_that_is_cleared_ends_the_wait_for_a_custom_sampler(client: Trans
     client.clear(1)
     with pytest.raises(StepClearedError):
         result()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [torch.tensor([3, 1, 4, 2]), [3.0, 1.0, 4.0, 2.0], np.array([[3], [1], [4], [2]], dtype=np.int16)],
+)
+def test_a_sampler_sees_the_values_that_it_asks_for(client: TransferQueueClient, values: Any) -> None:
+    name = f"n{type(values).__name__}"
+    client.register_sampler(name, made.Largest(name))
+    client.put({"x": ["3", "1", "4", "2"], name: values}, global_step=1)
+    client.put({"x": ["no value"] * 4}, global_step=1)
+    first = client.get_meta(["x"], 1, 1, name, timeout_s=5)
+    rest = client.get_meta(["x"], 3, 1, name, timeout_s=5)
+
+    assert list(client.get_data(first)["x"]) == ["4"]
+    assert list(client.get_data(rest)["x"]) == ["3", "2", "1"]
+
+
+@pytest.mark.parametrize("values", [["a", "b"], [[1, 2], [3]], [None, 1], torch.zeros(2, 9), [{"a": 1}, {}]])
+def test_a_field_that_is_no_number_is_an_error_that_names_it(client: TransferQueueClient, values: Any) -> None:
+    name = f"odd {values!r}"
+    client.register_sampler(name, made.Largest(name))
+    client.put({"x": ["1", "2"], name: values}, global_step=1)
+    with pytest.raises(SamplerError, match=r"a sampler wants the values of field .odd .*first of 2 rows holds"):
+        client.get_meta(["x"], 1, 1, name, timeout_s=5)
+
+
+def test_rejected_rows_are_dropped_for_every_task_that_has_not_taken_them(client: TransferQueueClient) -> None:
+    client.put({"x": [str(i) for i in range(8)]}, global_step=1)
+    taken = client.get_meta(["x"], 1, 1, "other", lease_s=60)
+    params = {"hide": [], "reject": {"bad": [0, 7], "worse": [3]}}
+    meta = client.get_meta(["x"], 5, 1, "choosy", sampler_params=params, timeout_s=5)
+    stats = client.stats()
+
+    assert list(client.get_data(meta)["x"]) == ["6", "5", "4", "2", "1"]
+    assert stats.tasks["choosy"].dropped == {"bad": 2, "worse": 1}
+    assert stats.tasks["other"].dropped == {"bad": 1, "worse": 1}
+    client.ack(taken)
+    with pytest.raises(ExhaustedError, match="at most 5 can become ready"):
+        client.get_meta(["x"], 6, 1, "later")
+
+
+def test_rows_are_rejected_even_where_too_few_are_left(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 4}, global_step=1)
+    params = {"hide": [], "reject": {"bad": [0]}}
+    with pytest.raises(SamplerError, match="row 0"):  # it says so again, when the row is gone
+        client.get_meta(["x"], 4, 1, "choosy", sampler_params=params, timeout_s=5)
+
+    assert client.stats().tasks["choosy"].dropped == {"bad": 1}
+
+
+@pytest.mark.parametrize(
+    ("reject", "named"),
+    [
+        ({"bad": [1], "worse": [1]}, "rejected row 1 (worse) twice"),
+        ({"bad": [1, 4]}, "rejected row 4 (bad), which was not put, or which the task cannot take"),
+        ({"bad": [-1]}, "rejected row -1 (bad), which was not put"),
+        ({"bad": [0]}, "rejected row 0 (bad), which was not put, or which the task cannot take"),
+        ({"bad": ["1"]}, "raised TypeError: '1' is no index"),
+        (["bad"], "raised AttributeError"),
+    ],
+)
+def test_rows_that_may_not_be_rejected_change_nothing(client: TransferQueueClient, reject: Any, named: str) -> None:
+    client.put({"x": ["1"] * 4}, global_step=1)
+    client.get_meta(["x"], 1, 1, "choosy", sampler_params={"hide": [1, 2, 3], "reject": {}}, timeout_s=5)
+    params = {"hide": [], "reject": reject}
+    with pytest.raises(SamplerError, match=re.escape(named)):
+        client.get_meta(["x"], 1, 1, "choosy", sampler_params=params, timeout_s=5)
+
+    assert client.stats().tasks["choosy"].dropped == {}
+
+
+def test_the_explanation_counts_the_rows_that_a_sampler_withholds(client: TransferQueueClient) -> None:
+    client.put({"x": ["1"] * 6}, global_step=1)
+    params = {"hide": [1, 3, 4], "reject": {}}
+    with pytest.raises(NotReadyError, match=r"3 ready.*; 2 odd; 1 held back by sampler Choosy\(\)"):
+        client.get_meta(["x"], 4, 1, "choosy", sampler_params=params, timeout_s=0.3)
+    waiting = in_background(
+        lambda: client.get_meta(["x"], 4, 1, "choosy", True, params, timeout_s=20)  # whole groups of 2
+    )
+    wait_for_waiting(client, "choosy")
+    reasons = {reason.code: reason.rows for reason in eventually(lambda: client.why("choosy"), "withheld").reasons}
+
+    assert reasons == {"odd": 2, "withheld": 4, "not_put": 2}
+    client.clear(1)
+    with pytest.raises(StepClearedError):
+        waiting()
 
 
 def test_a_client_registers_a_sampler_by_path(start: Start, connect: Connect) -> None:

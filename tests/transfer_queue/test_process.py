@@ -10,7 +10,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import zmq
 
 from tests.transfer_queue import samplers_for_tests as made
 from tests.transfer_queue.test_client import Connect, Start, in_background, wait_for_waiting
@@ -27,7 +26,8 @@ from transfer_queue import (
     wire,
 )
 from transfer_queue.errors import ProtocolError
-from transfer_queue.socket_directory import LONGEST, SocketDirectory, sweep
+from transfer_queue.home import LONGEST, Home
+from transfer_queue.transport.channel import UnixChannel, unix_socket
 
 PARENT = """
 import os, sys, time
@@ -35,7 +35,7 @@ from transfer_queue import TransferQueueClient, TransferQueueController
 controller = TransferQueueController.start(global_batch_size=1)
 with TransferQueueClient("me", controller.get_info()) as client:
     client.put({"x": ["1"]})
-print(controller.pid, controller._directory, flush=True)
+print(controller.pid, controller._home.socket.path, flush=True)
 """
 
 
@@ -51,10 +51,10 @@ def gone(pid: int, folder: str, within_s: float = 5.0) -> bool:
 def test_a_controller_is_a_process_with_a_private_folder_and_both_end_with_it() -> None:
     with TransferQueueController.start(global_batch_size=1) as controller:
         endpoint = controller.get_info()["endpoint"]
-        folder = Path(endpoint.removeprefix("ipc://")).parent
+        folder = Path(endpoint.removeprefix("unix://")).parent
 
         assert folder.stat().st_mode & 0o777 == 0o700
-        assert len(endpoint) - len("ipc://") <= LONGEST
+        assert len(endpoint) - len("unix://") <= LONGEST
         assert controller.get_info()["pid"] == controller.pid != os.getpid()
     assert gone(controller.pid, str(folder), 0.1)
 
@@ -62,8 +62,8 @@ def test_a_controller_is_a_process_with_a_private_folder_and_both_end_with_it() 
 def test_stop_may_be_called_twice_and_sigterm_ends_it_cleanly(start: Start) -> None:
     controller = start()
     os.kill(controller.pid, signal.SIGTERM)
-    assert controller._process.wait(5) == 0
-    assert not Path(controller._directory).exists()
+    assert controller._supervisor.process.wait(5) == 0
+    assert not Path(controller._home.socket.path).exists()
     controller.stop()
     controller.stop()
 
@@ -90,12 +90,13 @@ def test_a_killed_controller_is_a_typed_error_for_who_waits_and_who_comes_later(
     assert time.monotonic() - began < 1.0
     with pytest.raises(ControllerLostError):
         client.put({"x": ["1"]})
+    controller._supervisor.process.wait(5)
     with pytest.raises(ControllerLostError, match="nobody listens"):
         late.stats()
     assert time.monotonic() - began < 6.0
     controller.stop()
 
-    assert not Path(controller._directory).exists()
+    assert not Path(controller._home.socket.path).exists()
 
 
 def test_a_controller_that_is_stuck_is_another_error(start: Start) -> None:
@@ -175,17 +176,16 @@ def test_bad_arguments_raise_in_the_caller(
 def test_strangers_on_the_socket_harm_nobody(start: Start, connect: Connect) -> None:
     controller = start()
     client = connect(controller)
-    stranger = zmq.Context.instance().socket(zmq.DEALER)
-    stranger.connect(controller.get_info()["endpoint"])
+    deadline = time.monotonic() + 20
+    stranger = UnixChannel(unix_socket(controller.get_info()["endpoint"].removeprefix("unix://"), deadline), 1 << 20)
     try:
         for frames in ([b""], [b"\x80\x04pickled"], [b"\xc0"] * 3, [os.urandom(100)]):
-            stranger.send_multipart(frames)
-            assert stranger.poll(2000)
-            answer = wire.decode_reply(stranger.recv_multipart()[0])
+            stranger.send(frames, deadline)
+            answer = wire.decode_reply(stranger.receive(deadline)[0])
             assert isinstance(answer.body, wire.Failure)
             assert answer.body.name == ProtocolError.__name__
     finally:
-        stranger.close(linger=0)
+        stranger.close()
 
     assert client.stats().partitions == []
 
@@ -204,29 +204,28 @@ def test_orders_that_are_none_end_the_process() -> None:
     assert (run.returncode, run.stdout) == (0, b"")
 
 
-def test_folders_of_killed_controllers_are_swept_and_no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_killed_controllers_are_swept_by_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    alive, killed = SocketDirectory(), SocketDirectory()
-    os.close(killed._lock)
-    killed._lock = -1
+    alive, killed = Home.make("memory"), Home.make("memory")
+    killed.socket.leave()
     (tmp_path / "tq-foreign").mkdir()
 
-    assert sweep(tmp_path) == []
-    assert sweep(tmp_path, older_than_s=-1) == [killed.path]
-    alive.remove()
-    alive.remove()
-    assert sorted(folder.name for folder in tmp_path.iterdir()) == ["tq-foreign"]
+    next_one = Home.make("memory")
+    assert sorted(tmp_path.iterdir()) == sorted([alive.socket.path, next_one.socket.path, tmp_path / "tq-foreign"])
+    for home in (alive, alive, next_one):
+        home.remove()
+    assert [folder.name for folder in tmp_path.iterdir()] == ["tq-foreign"]
 
 
 def test_a_deep_temporary_folder_is_not_used_for_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(deep))
-    directory = SocketDirectory()
+    home = Home.make("memory")
     try:
-        assert len(os.fsencode(directory.path / "queue")) < LONGEST
+        assert len(os.fsencode(home.socket_path)) < LONGEST
     finally:
-        directory.remove()
+        home.remove()
 
 
 def test_messages_of_another_version_are_refused() -> None:

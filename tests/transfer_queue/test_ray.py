@@ -47,7 +47,7 @@ def test_the_documented_way(ray_cluster: Any, remote: Begin) -> None:
         assert list(client.get_data(meta)["prompts"]) == [str(i) for i in range(8)]
         assert client.get_meta(["prompts"], 4, 0, "dp_task").global_indexes == [0, 1, 2, 3]
         assert client.get_meta(["prompts"], 1, 0, "other").global_indexes == [0]
-    folder = os.path.dirname(info["endpoint"].removeprefix("ipc://"))
+    folder = os.path.dirname(info["endpoint"].removeprefix("unix://"))
     ray_cluster.get(controller.stop.remote())
 
     assert gone(0, folder)

@@ -21,7 +21,7 @@ def status(ledger: Ledger, step: int, task: str) -> tuple[list[int], torch.Tenso
     """The documented arguments of `filter_ready_indices` for one partition."""
     partition = ledger.steps.alive[step]
     columns = {field: i for i, field in enumerate(partition.fields)}
-    produced = torch.from_numpy(np.stack([partition.fields[field] for field in columns], axis=1))
+    produced = torch.from_numpy(np.stack([partition.has(field) for field in columns], axis=1))
     taken = torch.from_numpy(partition.task(task).state != FREE)
     return np.flatnonzero(partition.exists).tolist(), produced, taken, columns
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transfer_queue.errors import ExhaustedError, GroupError, StepClearedError
+from collections.abc import Collection
+
+from transfer_queue.errors import ConfigurationError, ExhaustedError, GroupError, StepClearedError
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.steps import Steps
@@ -23,13 +25,32 @@ def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
         most, where = shape.capacity, f"step {want.step}"
         why = f"a step has {most} rows (global_batch_size={shape.global_batch_size} * num_n_samples={n})"
         for partition in steps.in_order(want.step):
-            stand = partition.task(want.task)
+            stand, retired = partition.task(want.task), partition.seats.retired * n
+            most += retired
+            why += f" and {retired} more in place of dropped groups" * bool(retired)
             most -= stand.spoiled_groups * n if want.whole_groups else stand.gone
-            why += f", of which it consumed {stand.consumed} and {stand.dropped.total()} were dropped"
+            why += f", of which it consumed {stand.consumed} and {stand.dropped_rows} were dropped"
     if want.needed > most:
         raise ExhaustedError(
             f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready; {why}",
             {"needed": want.needed, "possible": most},
+        )
+
+
+MOST_TASKS, MOST_FIELDS, LONGEST_NAME = 256, 1024, 256
+"""Each task and each field costs memory per row, so that a caller who invents names must come to an end."""
+
+
+def check_name(kind: str, name: str, known: Collection[str], most: int) -> None:
+    """`ConfigurationError` for a name that is too long, or one too many."""
+    if name in known:
+        return
+    if len(name) > LONGEST_NAME:
+        raise ConfigurationError(f"the {kind} {name[:40]!r}… has {len(name)} characters: {LONGEST_NAME} are allowed")
+    if len(known) >= most:
+        raise ConfigurationError(
+            f"the {kind} {name!r} would be one more than the {most} that a queue has room for: use those it knows, "
+            f"such as {sorted(known)[:3]}"
         )
 
 

@@ -2,103 +2,122 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer_queue.errors import FieldError, GroupError
-from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, Rows, View
+from transfer_queue.errors import FieldError
+from transfer_queue.ledger.cells import Cells
+from transfer_queue.ledger.seats import Seats
+from transfer_queue.ledger.shape import first_index
+from transfer_queue.ledger.stand import Stand
+from transfer_queue.ledger.view import CONSUMED, DROPPED, FREE, LEASED, NO_ROWS, Rows, View
 
-VIEWS_PER_TASK = 8
-"""A task that asks for ever new sets of fields costs memory for the last few only."""
-
-
-class TaskRows:
-    """One task's stand in one partition: a state per row and a counter per state."""
-
-    def __init__(self, capacity: int, groups: int) -> None:
-        self.state: NDArray[np.uint8] = np.zeros(capacity, dtype=np.uint8)
-        self.spoiled: NDArray[np.bool_] = np.zeros(groups, dtype=np.bool_)
-        self.spoiled_groups = 0
-        self.leased = self.consumed = 0
-        self.dropped: Counter[str] = Counter()
-        self.views: dict[tuple[tuple[str, ...], int], View] = {}
-        self.fields_read: set[str] = set()
-
-    @property
-    def gone(self) -> int:
-        """Rows that this task can never be given again."""
-        return self.consumed + self.dropped.total()
+ABSENT, THERE, ROOT, LOST = 0, 1, 3, 4
+"""A row has no such field; it has one that was added to it, or that it was put with; or its value was lost."""
+EXISTS, FREED = 1, 3
+"""A row is there; or it was, and nobody needs its values any more. 0: it was never put."""
 
 
 class Partition:
-    """One step of `capacity` rows in slots of `group_size`: row i belongs to group i // group_size."""
+    """One step of `capacity` rows; `size` is how many the arrays have cells for."""
 
-    def __init__(self, step: int, serial: int, capacity: int, group_size: int) -> None:
-        self.step, self.serial, self.capacity, self.group_size = step, serial, capacity, group_size
-        self.base = serial * capacity
-        self.exists: NDArray[np.bool_] = np.zeros(capacity, dtype=np.bool_)
-        self.fields: dict[str, NDArray[np.bool_]] = {}
+    def __init__(self, step: int, serial: int, capacity: int, group_size: int, stirred: set[tuple[str, int]]) -> None:
+        self.step, self.serial, self.group_size = step, serial, group_size
+        self.capacity = self.size = capacity
+        self.base = first_index(serial)
+        self.seats = Seats(self.base, capacity // group_size, group_size)
+        self.rows = Cells(capacity)
+        self.fields: dict[str, Cells] = {}
         self.produced = 0
         self.version = 0
-        self.names: list[str | int] = []
-        self.filled: list[int] = []
-        self.slot_of: dict[Hashable, int] = {}
-        self.tasks: dict[str, TaskRows] = {}
-        self._dropped: list[tuple[Rows, str]] = []
+        self.tasks: dict[str, Stand] = {}
+        self.stirred = stirred
+        self.holds: Cells | None = None
+        self.held = 0
+        """Rows that are kept for a reader (`hold`)."""
+        self.producers: dict[str, str] = {}
+        """By field, the task under whose lease it was put."""
+        self.reasons: list[str] = []
+        self.dropped: Cells | None = None
+        """Per row that was dropped for every task, one more than the number of its reason; only if one was."""
+        self.dropped_rows = 0
+        self.past_version = -1
+        """The highest version that an ack bore in the earlier lives of this step."""
 
     @property
-    def free_slots(self) -> int:
-        """Groups that nobody has begun."""
-        return self.capacity // self.group_size - len(self.names)
+    def exists(self) -> NDArray[Any]:
+        """A byte per row, not 0 where the row was put."""
+        return self.rows.array
 
-    def seat(self, labels: Sequence[Hashable]) -> Rows:
-        """Give each new row its place in the group of its label, opening groups as needed.
+    def grow(self, rows: int) -> None:
+        """Have cells for so many rows, in whole groups."""
+        self.size = max(2 * self.size, -(-rows // self.group_size) * self.group_size)
+        for cells in (self.rows, self.holds, self.dropped, *self.fields.values()):
+            if cells is not None:
+                cells.grow(self.size)
+        for stand in self.tasks.values():
+            stand.grow()
 
-        The caller has checked that there are enough free slots and that no group grows past `group_size`.
-        """
-        rows = np.empty(len(labels), dtype=np.intp)
-        for i, label in enumerate(labels):
-            slot = self.slot_of.get(label)
-            if slot is None:
-                slot = self.slot_of[label] = len(self.names)
-                self.names.append(label if isinstance(label, str | int) else self._number(slot))
-                self.filled.append(0)
-            rows[i] = slot * self.group_size + self.filled[slot]
-            self.filled[slot] += 1
-        return rows
+    def has(self, field: str) -> NDArray[np.bool_]:
+        """For each row, whether it has this field."""
+        cells = self.fields.get(field)
+        return np.zeros(self.size, dtype=np.bool_) if cells is None else (cells.array & THERE) != 0
 
-    def _number(self, slot: int) -> int:
-        """A name for a group that was put without one; whoever puts that number later means this group."""
-        number = self.base // self.group_size + slot
-        while number in self.slot_of:
-            number = -1 - number if number >= 0 else number - self.capacity
-        self.slot_of[number] = slot
-        return number
+    def marked(self, field: str, mark: int) -> NDArray[np.bool_]:
+        """For each row, whether its cell of this field is exactly that: ROOT or LOST, say."""
+        cells = self.fields.get(field)
+        return np.zeros(self.size, dtype=np.bool_) if cells is None else cells.array == mark
 
-    def room_in(self, label: Hashable) -> int:
-        """Rows that the group of this label can still take."""
-        slot = self.slot_of.get(label)
-        return self.group_size if slot is None else self.group_size - self.filled[slot]
+    def having(self, field: str, rows: Rows, mark: int | None = None) -> Rows:
+        """Those of the rows that have this field; with `mark`, THERE or ROOT, that have it in that way."""
+        cells = self.fields.get(field)
+        if cells is None:
+            return NO_ROWS
+        found = cells.array[rows]
+        there: Rows = rows[(found & THERE) != 0 if mark is None else found == mark]
+        return there
 
-    def name(self, row: int) -> str | int:
-        """The group's own name if it was put with one, otherwise its number, unique in the queue's life."""
-        return self.names[row // self.group_size]
-
-    def add(self, rows: Rows) -> None:
-        """Let new rows exist."""
-        self.exists[rows] = True
+    def add(self, rows: Rows, fields: Iterable[str]) -> None:
+        """Let new rows exist, with these fields."""
+        names = set(fields)
+        if len(rows) and int(rows.max()) >= self.size:
+            self.grow(int(rows.max()) + 1)
+        self.exists[rows] = EXISTS
         self.produced += len(rows)
-        self._refresh(self.tasks.values(), rows)
+        for field in names:
+            self._cells(field).array[rows] = ROOT
+        for stand in self.tasks.values():
+            stand.added(rows, names)
+        self.version += 1
 
-    def check_writable(self, fields: Iterable[str], rows: Rows) -> None:
+    def add_one(self, row: int, fields: Iterable[str]) -> None:
+        """`add` for one row."""
+        names = set(fields)
+        if row >= self.size:
+            self.grow(row + 1)
+        self.rows.at[row] = EXISTS
+        self.produced += 1
+        for field in names:
+            self._cells(field).at[row] = ROOT
+        for stand in self.tasks.values():
+            stand.added_one(row, names)
+        self.version += 1
+
+    def _cells(self, field: str) -> Cells:
+        cells = self.fields.get(field)
+        if cells is None:
+            cells = self.fields[field] = Cells(self.size)
+        return cells
+
+    def check_writable(self, fields: Sequence[str], rows: Rows) -> None:
         """A field is written once per row: otherwise `FieldError` naming field and rows."""
         for field in fields:
-            written = self.fields.get(field)
-            if written is not None and written[rows].any():
-                twice = (rows[written[rows]] + self.base).tolist()
+            written = self.having(field, rows)
+            if len(written):
+                twice = (written + self.base).tolist()
                 raise FieldError(
                     f"field {field!r} of rows {twice[:8]} in step {self.step} was written already; a field is written "
                     "once per row: put new rows, or give the field another name"
@@ -108,89 +127,85 @@ class Partition:
         """Mark these fields as produced for these rows."""
         names = set(fields)
         for field in names:
-            if field not in self.fields:
-                self.fields[field] = np.zeros(self.capacity, dtype=np.bool_)
-            self.fields[field][rows] = True
-        self._refresh(self.tasks.values(), rows, names)
+            self._cells(field).array[rows] = THERE
+        for stand in self.tasks.values():
+            stand.written(rows, names)
+        self.version += 1
 
-    def unwrite(self, field: str, rows: Rows) -> None:
-        """Take the field away from these rows again."""
-        self.fields[field][rows] = False
-        self._refresh(self.tasks.values(), rows, {field})
+    def write_one(self, fields: Sequence[str], row: int) -> None:
+        """`check_writable` and `write` for one row."""
+        names = set(fields)
+        for field in names:
+            cells = self.fields.get(field)
+            if cells is not None and cells.at[row] & THERE:
+                self.check_writable(fields, np.array([row]))
+        for field in names:
+            self._cells(field).at[row] = THERE
+        for stand in self.tasks.values():
+            stand.written_one(row, names)
+        self.version += 1
 
-    def task(self, name: str) -> TaskRows:
+    def unwrite(self, field: str, rows: Rows, mark: int = ABSENT) -> None:
+        """Take the field, which they have, away from these rows again; LOST marks them as those that lost it."""
+        for stand in self.tasks.values():
+            stand.withdrawing(rows, field)
+        self.fields[field].array[rows] = mark
+        self.version += 1
+
+    def task(self, name: str) -> Stand:
         """Where this task stands here; a task not seen before has everything before it."""
-        if name not in self.tasks:
-            self.tasks[name] = TaskRows(self.capacity, self.capacity // self.group_size)
-            for rows, reason in self._dropped:
-                self.move(name, rows, FREE, DROPPED, reason)
-        return self.tasks[name]
+        stand = self.tasks.get(name)
+        if stand is None:
+            stand = self.tasks[name] = Stand(name, self)
+            if self.dropped is not None:
+                rows = np.flatnonzero(self.dropped.array)
+                for part, reason in self.by_reason(rows):
+                    stand.move(part, FREE, DROPPED, reason)
+        return stand
 
     def view(self, task: str, fields: tuple[str, ...], unit: int) -> View:
         """The up-to-date view of this task on these fields."""
-        views = self.task(task).views
-        found = views.pop((fields, unit), None) or View(self, self.task(task), fields, unit)
-        views[fields, unit] = found
-        if len(views) > VIEWS_PER_TASK:
-            del views[next(iter(views))]
-        return found
+        return self.task(task).view(fields, unit)
 
-    def move(self, task: str, rows: Rows, before: int, after: int, reason: str = "") -> None:
-        """Move rows of one task from one state to another; they are all in `before`, which is the caller's promise."""
-        stand = self.task(task)
-        count = len(rows)
-        stand.state[rows] = after
-        if before == LEASED:
-            stand.leased -= count
-        if after == LEASED:
-            stand.leased += count
-        elif after == CONSUMED:
-            stand.consumed += count
-        elif after == DROPPED:
-            stand.dropped[reason] += count
-        if before == CONSUMED:
-            stand.consumed -= count
-        if after in (CONSUMED, DROPPED) or before == CONSUMED:
-            groups = np.unique(rows // self.group_size)
-            spoiled = (stand.state.reshape(-1, self.group_size)[groups] >= CONSUMED).any(axis=1)
-            stand.spoiled_groups += int(np.count_nonzero(spoiled)) - int(np.count_nonzero(stand.spoiled[groups]))
-            stand.spoiled[groups] = spoiled
-        if FREE in (before, after):
-            self._refresh([stand], rows)
+    def drop(self, rows: Rows, reason: str) -> None:
+        """Drop rows for every task that has not taken them, those that come later or give them back included."""
+        if self.dropped is None:
+            self.dropped = Cells(self.size, np.int32)
+        rows = rows[self.dropped.array[rows] == 0]
+        if reason not in self.reasons:
+            self.reasons.append(reason)
+        self.dropped.array[rows] = self.reasons.index(reason) + 1
+        self.dropped_rows += len(rows)
+        for stand in self.tasks.values():
+            stand.move(rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
 
-    def drop_free(self, rows: Rows, reason: str) -> None:
-        """Drop rows for every task, those that come later included, that has not taken them."""
-        for name, stand in self.tasks.items():
-            self.move(name, rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
-        self._dropped.append((rows, reason))
+    def dropped_for(self, reason: str) -> NDArray[np.bool_]:
+        """For each row, whether it was dropped for every task with this reason."""
+        if self.dropped is None or reason not in self.reasons:
+            return np.zeros(self.size, dtype=np.bool_)
+        dropped: NDArray[np.bool_] = self.dropped.array == self.reasons.index(reason) + 1
+        return dropped
+
+    def by_reason(self, rows: Rows) -> list[tuple[Rows, str]]:
+        """These dropped rows, reason by reason."""
+        assert self.dropped is not None
+        numbers = self.dropped.array[rows]
+        return [(rows[numbers == number], self.reasons[number - 1]) for number in np.unique(numbers).tolist()]
+
+    def gone(self, task: str) -> int:
+        """Rows that this task can never be given again, whether it has come already or not."""
+        stand = self.tasks.get(task)
+        return self.dropped_rows if stand is None else stand.gone
+
+    def latest_version(self) -> int:
+        """The highest version that an ack bore in this step, or -1."""
+        return max([self.past_version, *(stand.latest_version() for stand in self.tasks.values())])
 
     def taken_by_others(self, task: str, field: str, rows: Rows) -> NDArray[np.bool_]:
         """Which of these rows another task that reads this field holds or has consumed."""
         taken = np.zeros(len(rows), dtype=np.bool_)
         for name, stand in self.tasks.items():
             if name != task and field in stand.fields_read:
-                taken |= (stand.state[rows] == LEASED) | (stand.state[rows] == CONSUMED)
+                state = stand.state[rows]
+                taken |= (state == LEASED) | (state == CONSUMED)
         return taken
-
-    def _refresh(self, stands: Iterable[TaskRows], rows: Rows, fields: set[str] | None = None) -> None:
-        self.version += 1
-        groups: Rows | None = None
-        for stand in stands:
-            for view in stand.views.values():
-                if fields is not None and fields.isdisjoint(view.fields):
-                    continue
-                if view.unit == 1:
-                    view.refresh(rows)
-                else:
-                    groups = np.unique(rows // self.group_size) if groups is None else groups
-                    view.refresh(groups)
-
-
-def check_group_sizes(labels: Sequence[Hashable], room_in: dict[Hashable, int]) -> None:
-    """No group may grow past the room that it has; otherwise `GroupError` naming it."""
-    for label, count in Counter(labels).items():
-        if count > room_in[label]:
-            raise GroupError(
-                f"group {label!r} has room for {room_in[label]} more rows, but this put brings {count}; "
-                "a group is the num_n_samples rows of one prompt: use another group_id"
-            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transfer_queue.errors import DPGroupError
@@ -21,7 +22,7 @@ def key_of(want: Want) -> Key:
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """`batch_size * dp_size` rows taken together under one lease, of which rank r has slice r."""
+    """`batch_size * dp_size` rows (global indexes) taken together under one lease, of which rank r has slice r."""
 
     want: Want
     rows: Rows
@@ -62,59 +63,74 @@ class Reservations:
     """The reservations of all alive partitions; a complete one is remembered until its partition is cleared."""
 
     def __init__(self) -> None:
-        self._by_key: dict[Key, Reservation] = {}
+        self.by_key: dict[Key, Reservation] = {}
         self._by_lease: dict[int, Reservation] = {}
-        self._votes: Counter[tuple[str, int | None, int]] = Counter()
+        self._of_partition: dict[int, dict[Key, Reservation]] = {}
+        self.votes: dict[int | None, Counter[tuple[str, int]]] = {}
 
     def find(self, want: Want) -> Reservation | None:
         """The reservation that this rank belongs to, if an earlier rank made it."""
-        return self._by_key.get(key_of(want)) if want.dp is not None else None
+        return self.by_key.get(key_of(want)) if want.dp is not None else None
 
     def of_lease(self, lease_id: int) -> Reservation | None:
         return self._by_lease.get(lease_id)
 
     def completed(self, task: str, step: int | None, rank: int) -> int:
         """How many reservations this rank has voted for there; the default id of its next one."""
-        return self._votes[task, step, rank]
+        votes = self.votes.get(step)
+        return votes[task, rank] if votes is not None else 0
 
-    def vote(self, reservation: Reservation, rank: int) -> None:
-        """This rank has its rows and is done with them."""
-        self._count(reservation, {rank} - reservation.lease.votes, 1)
-        reservation.lease.votes.add(rank)
+    def vote(self, reservation: Reservation, rank: int, version: int | None = None) -> None:
+        """This rank has its rows and is done with them; its first vote stands."""
+        if rank not in reservation.lease.votes:
+            self._count(reservation, [rank], 1)
+            reservation.lease.votes[rank] = version
 
     def withdraw(self, reservation: Reservation, rank: int) -> None:
         """The rank never heard of its rows."""
-        self._count(reservation, {rank} & reservation.lease.votes, -1)
-        reservation.lease.votes.discard(rank)
+        if rank in reservation.lease.votes:
+            self._count(reservation, [rank], -1)
+            del reservation.lease.votes[rank]
 
-    def _count(self, reservation: Reservation, ranks: set[int], change: int) -> None:
+    def roll_back(self, version: int) -> None:
+        """Votes that bore a later version count no more; a complete group with one of them may begin again."""
+        for reservation in list(self.by_key.values()):
+            late = [rank for rank, bore in reservation.lease.votes.items() if bore is not None and bore > version]
+            if late and reservation.complete:
+                reservation.complete = False
+                self.forget(reservation)
+            elif late:
+                for rank in late:
+                    self.withdraw(reservation, rank)
+
+    def _count(self, reservation: Reservation, ranks: Iterable[int], change: int) -> None:
         for rank in ranks:
-            self._votes[reservation.want.task, reservation.want.step, rank] += change
+            self.count(reservation.want.step, reservation.want.task, rank, change)
 
-    def add(self, want: Want, rows: Rows, lease: Lease) -> Reservation:
-        reservation = Reservation(want, rows, lease)
-        self._by_key[key_of(want)] = self._by_lease[lease.id] = reservation
+    def count(self, step: int | None, task: str, rank: int, change: int) -> None:
+        """Change the number of reservations that a rank has voted for."""
+        self.votes.setdefault(step, Counter())[task, rank] += change
+
+    def add(self, reservation: Reservation) -> Reservation:
+        """The first rank made a reservation."""
+        key, lease = key_of(reservation.want), reservation.lease
+        self.by_key[key] = self._by_lease[lease.id] = reservation
+        for partition, _ in lease.parts:
+            self._of_partition.setdefault(partition.serial, {})[key] = reservation
         return reservation
-
-    def complete(self, reservation: Reservation) -> None:
-        """Every rank has voted: the id is used up."""
-        reservation.complete = True
-
-    def reopen(self, reservation: Reservation) -> None:
-        """One of the votes was taken back."""
-        reservation.complete = False
 
     def forget(self, reservation: Reservation) -> None:
         """The rows went back: the same id may begin again, with new votes; those of a complete one stay counted."""
         if not reservation.complete:
             self._count(reservation, reservation.lease.votes, -1)
-        del self._by_key[key_of(reservation.want)]
+        key = key_of(reservation.want)
+        del self.by_key[key]
         del self._by_lease[reservation.lease.id]
+        for partition, _ in reservation.lease.parts:
+            self._of_partition.get(partition.serial, {}).pop(key, None)
 
     def forget_partition(self, partition: Partition) -> None:
         """Everything that refers to a partition that is cleared."""
-        for reservation in list(self._by_key.values()):
-            if any(part is partition for part, _ in reservation.lease.parts):
-                self.forget(reservation)
-        for key in [key for key in self._votes if key[1] == partition.step]:
-            del self._votes[key]
+        for reservation in self._of_partition.pop(partition.serial, {}).copy().values():
+            self.forget(reservation)
+        self.votes.pop(partition.step, None)

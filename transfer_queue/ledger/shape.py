@@ -6,6 +6,20 @@ from dataclasses import dataclass
 
 from transfer_queue.errors import ConfigurationError
 
+ROW_BITS = 32
+"""A global index is `serial << ROW_BITS | row`: the number of its partition in the queue's life, and its row there."""
+ROW_MASK = (1 << ROW_BITS) - 1
+
+
+def split_index(index: int) -> tuple[int, int]:
+    """Serial and row of a global index."""
+    return index >> ROW_BITS, index & ROW_MASK
+
+
+def first_index(serial: int) -> int:
+    """The global index of row 0 of that partition."""
+    return serial << ROW_BITS
+
 
 @dataclass(frozen=True, slots=True)
 class QueueShape:

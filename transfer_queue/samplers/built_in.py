@@ -60,6 +60,8 @@ class SequentialSampler(BaseSampler):
 class GRPOSampler(BaseSampler):
     """Whole groups only: the `num_n_samples` rows of a prompt are taken together or not at all."""
 
+    whole_groups = True
+
     def __init__(self, num_n_samples: int) -> None:
         given: object = num_n_samples
         if isinstance(given, bool) or not isinstance(given, int) or given < 1:
@@ -108,6 +110,8 @@ class DPSampler(BaseSampler):
     def sample(self, ready_indices: list[int], batch_size: int, **kwargs: Any) -> list[int]:
         """This rank's slice of the first `batch_size * dp_size` ready rows; nothing while there are fewer."""
         together = ready_indices[: batch_size * self.dp_size]
+        if kwargs.get("get_n_samples"):
+            together = _first_groups(ready_indices, batch_size * self.dp_size, kwargs["num_n_samples"])
         if len(together) < batch_size * self.dp_size:
             return []
         return together[self.dp_rank * batch_size : (self.dp_rank + 1) * batch_size]

@@ -11,6 +11,9 @@ import msgspec
 from transfer_queue.errors import SamplerError, TransferQueueError
 from transfer_queue.samplers.base import BaseSampler
 
+NESTED = "transfer_queue sampler"
+"""Marks an argument that is a sampler itself."""
+
 SamplerLike = BaseSampler | type[BaseSampler] | Callable[[], BaseSampler]
 
 
@@ -46,8 +49,9 @@ def spec_of(sampler: object) -> SamplerSpec:
     made = instance_of(sampler)
     _check_importable(type(made))
     args, kwargs = made._arguments
+    known: list[Any] = [[_packed(each) for each in args], {name: _packed(each) for name, each in kwargs.items()}]
     try:
-        plain = msgspec.msgpack.decode(msgspec.msgpack.encode([list(args), kwargs]))
+        plain = msgspec.msgpack.decode(msgspec.msgpack.encode(known))
     except TypeError as error:
         raise SamplerError(f"{made!r} cannot travel to the controller: {error}; use plain arguments") from error
     return SamplerSpec(f"{type(made).__module__}:{type(made).__qualname__}", plain[0], plain[1])
@@ -66,7 +70,26 @@ def build(spec: SamplerSpec) -> BaseSampler:
         ) from error
     if not (isinstance(found, type) and issubclass(found, BaseSampler)):
         raise SamplerError(f"{spec.path!r} is no subclass of BaseSampler")
-    return instance_of(lambda: found(*spec.args, **spec.kwargs))
+    args = [_unpacked(each) for each in spec.args]
+    kwargs = {name: _unpacked(each) for name, each in spec.kwargs.items()}
+    return instance_of(lambda: found(*args, **kwargs))
+
+
+def _packed(argument: Any) -> Any:
+    """A sampler, or what makes one, among the arguments of another: as its own import path and arguments."""
+    if not isinstance(argument, BaseSampler) and not callable(argument):
+        return argument
+    return {NESTED: msgspec.to_builtins(spec_of(argument))}
+
+
+def _unpacked(argument: Any) -> Any:
+    if not (isinstance(argument, dict) and set(argument) == {NESTED}):
+        return argument
+    try:
+        spec = msgspec.convert(argument[NESTED], SamplerSpec)
+    except msgspec.ValidationError as error:
+        raise SamplerError(f"an argument that should be a sampler is none: {error}") from error
+    return build(spec)
 
 
 def _check_importable(thing: object) -> None:

@@ -7,8 +7,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_utils import PreTrainedModel
 
 from twinkle.errors import ConfigError
+from twinkle.model.attention import FLOAT64
 from twinkle.model.config import LoraSettings, ModelConfig
 from twinkle.model.folder import DTYPES, read_model
+from twinkle.model.lora_layers import bind_layers
 
 
 def device_of(config: ModelConfig) -> torch.device:
@@ -23,11 +25,13 @@ def device_of(config: ModelConfig) -> torch.device:
 
 
 def attention_of(config: ModelConfig) -> str:
-    """Which attention the model computes: eager on a CPU, where it repeats bit for bit, and sdpa on CUDA, unless
-    named."""
+    """Which attention the model computes, unless named: sdpa on CUDA; on a CPU what repeats bit for bit, in float64
+    for a float32 model and eager for others."""
     if config.attention != "auto":
         return config.attention
-    return "sdpa" if config.device.startswith("cuda") else "eager"
+    if config.device.startswith("cuda"):
+        return "sdpa"
+    return FLOAT64 if config.dtype == "float32" else "eager"
 
 
 def load_frozen(folder: str, config: ModelConfig) -> PreTrainedModel:
@@ -43,7 +47,9 @@ def load_trainable(folder: str, config: ModelConfig) -> PreTrainedModel | PeftMo
     """
     if not config.lora.enabled:
         return _read(folder, config, torch.float32)
-    return with_adapter(load_frozen(folder, config), config.lora, config.seed).eval()
+    adapted = with_adapter(load_frozen(folder, config), config.lora, config.seed).eval()
+    bind_layers(adapted, adapted.active_adapter)
+    return adapted
 
 
 def with_adapter(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:

@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from twinkle.hub import resolve
+from twinkle.model.attention import FLOAT64
 from twinkle.model.config import ModelConfig
 from twinkle.model.folder import DTYPES
 from twinkle.model.loading import attention_of, skeleton
@@ -60,9 +61,10 @@ def estimate_memory(
 
 def _activations(folder: str, config: ModelConfig, rows: int, tokens: int) -> int:
     """Korthikanti et al. 2022, arXiv:2205.05198, eq. 2: a layer keeps 17 h + 2.5 a s numbers for each token (h hidden
-    size, a heads, s tokens of a row; the second term only where attention is eager), and the loss three float32
-    copies of the logits."""
+    size, a heads, s tokens of a row; the second term only where attention is eager; in float64 it keeps inputs and
+    output, 4 h, at twice the width), and the loss three float32 copies of the logits."""
     shape = AutoConfig.from_pretrained(folder).get_text_config()
-    scores = 2.5 * shape.num_attention_heads * tokens if attention_of(config) == "eager" else 0.0
-    per_token = shape.num_hidden_layers * (17 * shape.hidden_size + scores) * DTYPES[config.dtype].itemsize
+    kept = {"eager": 2.5 * shape.num_attention_heads * tokens, FLOAT64: 8.0 * shape.hidden_size}
+    numbers = 17 * shape.hidden_size + kept.get(attention_of(config), 0.0)
+    per_token = shape.num_hidden_layers * numbers * DTYPES[config.dtype].itemsize
     return int(rows * tokens * (per_token + 3 * shape.vocab_size * FLOAT32))

@@ -20,6 +20,7 @@ from twinkle.model.config import ModelConfig, OptimConfig
 from twinkle.model.folder import DTYPES, without_progress_bars
 from twinkle.model.forward import accepted_arguments
 from twinkle.model.loading import load_frozen, load_trainable
+from twinkle.model.lora_layers import adapter_off
 from twinkle.rl.config import AlgoConfig
 from twinkle.rl.loss import clipped_loss, k3_divergence, token_weights
 
@@ -110,7 +111,7 @@ class Policy:
         """The same by the model as it is in its folder: the adapter switched off, or a frozen copy loaded at the
         first call."""
         if isinstance(self.model, PeftModel):
-            with self.model.disable_adapter():
+            with adapter_off(self.model):
                 return self._all_logprobs(self.model, batch, temperature)
         if self._reference is None:
             self._reference = load_frozen(self.folder, self.config)
@@ -259,10 +260,10 @@ class Policy:
             logits = model(
                 input_ids=batch.input_ids_BT, attention_mask=batch.attention_mask_BT, use_cache=False, **arguments
             ).logits
-        scaled = logits[:, -kept:-1].float() / temperature
-        chosen = scaled.gather(2, batch.input_ids_BT[:, first:, None])[..., 0]
-        logp = nn.functional.pad(chosen - scaled.logsumexp(-1), (first, 0))
-        return torch.where(batch.response_mask_BT > 0, logp, 0.0)
+        # Not chosen - logsumexp, which rounds to the size of the logits: log_softmax rounds to that of the log-prob.
+        logp_BRV = (logits[:, -kept:-1].float() / temperature).log_softmax(-1)
+        chosen = logp_BRV.gather(2, batch.input_ids_BT[:, first:, None])[..., 0]
+        return torch.where(batch.response_mask_BT > 0, nn.functional.pad(chosen, (first, 0)), 0.0)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
         """All weights are float32 masters; below float32 they are cast where they are used."""

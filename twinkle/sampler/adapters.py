@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from twinkle.errors import AdapterError
+from twinkle.model.lora_layers import bind_layers
 from twinkle.sampler.adapter_source import AdapterSource, read_adapter, settings_of, short_key
-from twinkle.sampler.lora_layers import bind_layers
 from twinkle.sampler.weights import check_keys, check_shapes, copy_into
 
 

@@ -14,6 +14,7 @@ from twinkle.choices import one_of
 from twinkle.data_format import SampledSequence, SampleResponse, SamplingParams
 from twinkle.errors import ConfigError, DataError, ModelNotFoundError, WeightSyncError
 from twinkle.infra import DeviceMesh, current_runtime
+from twinkle.model.attention import FLOAT64
 from twinkle.model.folder import DTYPES, read_model
 from twinkle.sampler.adapter_source import AdapterSource
 from twinkle.sampler.adapters import Adapters
@@ -69,7 +70,9 @@ class TorchSampler(Sampler):
         folder = hub.resolve(model_id)
         super().__init__(_load_tokenizer(folder))
         dtype = one_of("dtype", str(dtype), list(DTYPES))
-        module = read_model(folder, _device(device, remote_group), DTYPES[dtype]).requires_grad_(False)
+        place = _device(device, remote_group)
+        attention = FLOAT64 if (place.type, dtype) == ("cpu", "float32") else None
+        module = read_model(folder, place, DTYPES[dtype], attention).requires_grad_(False)
         self._max_rows = max_rows
         self._model = CausalModel(module)
         self._weights = FullWeights(module)

@@ -1,8 +1,11 @@
+import tracemalloc
+
 import pytest
 
 from tests.transfer_queue.ledger.clock import ledger_of, want
 from transfer_queue.errors import ExhaustedError, FieldError, GroupError, LeaseError, StepClearedError
 from transfer_queue.ledger.counts import count
+from transfer_queue.ledger.shape import first_index, split_index
 
 
 def test_rows_are_taken_in_order_and_once() -> None:
@@ -364,22 +367,9 @@ def test_undo_is_as_if_the_consumer_had_never_been_served() -> None:
     assert ledger.rows_consumed["train"] == 4
 
 
-def test_finding_a_batch_does_not_search_rows_that_wait() -> None:
-    ledger, _ = ledger_of(prompts=50_000, samples=2)
-    ledger.put_rows(100_000, ["x"], 0)
-    partition = ledger.steps.alive[0]
-    for _ in range(5):
-        taken = ledger.take(want(batch=32, step=0, whole_groups=True))
-        assert taken
-
-    view = partition.view("train", ("x",), 2)
-    assert view.cursor == 64
-    assert taken.indexes == list(range(128, 160))
-
-
 def test_only_puts_and_clears_can_make_room_for_a_put_that_waits() -> None:
     ledger, _ = ledger_of(prompts=4, samples=1)
-    versions = [ledger.steps.version]
+    versions = [ledger.room_version]
     for act in (
         lambda: ledger.put_rows(4, ["x"], 0),
         lambda: ledger.take(want(step=0)),
@@ -387,6 +377,40 @@ def test_only_puts_and_clears_can_make_room_for_a_put_that_waits() -> None:
         lambda: ledger.clear(0),
     ):
         act()
-        versions.append(ledger.steps.version)
+        versions.append(ledger.room_version)
 
     assert versions == [0, 1, 1, 2, 3]
+
+
+def test_a_global_index_names_its_partition_in_the_queues_life_and_its_row_there() -> None:
+    ledger, _ = ledger_of(prompts=2, samples=1)
+    ledger.put_rows(2, ["x"], 4)
+    second = ledger.put_rows(2, ["x"], 9)
+
+    assert second == [first_index(1), first_index(1) + 1]
+    assert [split_index(index) for index in second] == [(1, 0), (1, 1)]
+
+
+def test_a_put_that_spreads_over_steps_names_its_rows_in_their_order() -> None:
+    ledger, _ = ledger_of(prompts=1, partitions=2, samples=2)
+    ledger.put_rows(1, ["x"], None, ["a"])
+    indexes = ledger.put_rows(3, ["x"], None, ["b", "a", "b"])
+
+    assert indexes == [first_index(1), 1, first_index(1) + 1]
+
+
+def test_rows_put_one_by_one_cost_bytes_not_objects() -> None:
+    ledger, _ = ledger_of(prompts=20_000, partitions=1, samples=1)
+    ledger.take(want())
+    tracemalloc.start()
+    try:
+        for _ in range(10):
+            ledger.put_rows(1, ["x"], 0)
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(19_990):
+            ledger.put_rows(1, ["x"], 0)
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+
+    assert grown < 19_990

@@ -27,8 +27,17 @@ def test_bytes_by_hand(tiny_opt: Path) -> None:
 
     n = estimate.parameters
     assert (estimate.weights, estimate.gradients, estimate.optimizer) == (4 * n, 4 * n, 8 * n)
-    assert estimate.activations == 2 * 10 * (2 * (17 * 64 + 2.5 * 2 * 10) * 4 + 3 * 12 * 4)
+    assert estimate.activations == 2 * 10 * (2 * (17 + 8) * 64 * 4 + 3 * 12 * 4)
     assert estimate.total == 16 * n + estimate.activations
+
+
+def test_scores_are_counted_where_attention_keeps_them(tiny_opt: Path) -> None:
+    eager, sdpa = (
+        estimate_memory(tiny_opt, replace(FULL, attention=name), rows=2, tokens=10) for name in ("eager", "sdpa")
+    )
+
+    assert eager.activations == 2 * 10 * (2 * (17 * 64 + 2.5 * 2 * 10) * 4 + 3 * 12 * 4)
+    assert sdpa.activations == 2 * 10 * (2 * 17 * 64 * 4 + 3 * 12 * 4)
 
 
 def test_a_reference_model_and_a_narrower_type_are_counted(tiny_opt: Path) -> None:

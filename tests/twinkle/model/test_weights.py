@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.twinkle.model.conftest import PolicyMaker, random_batch
 from twinkle.data_format import SamplingParams
 from twinkle.errors import CheckpointError
+from twinkle.model.attention import FLOAT64
 from twinkle.model.policy import Policy
 from twinkle.rl.config import AlgoConfig
 from twinkle.sampler import TorchSampler
@@ -28,7 +29,7 @@ def trained(policy: Policy, steps: int = 3) -> Policy:
 
 def read(folder: Path) -> torch.nn.Module:
     """What plain transformers makes of a folder, with the attention that a policy uses on a CPU."""
-    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return AutoModelForCausalLM.from_pretrained(folder, attn_implementation=FLOAT64)
 
 
 def logits_of(model: torch.nn.Module) -> torch.Tensor:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tests.twinkle.sampler.conftest import load, logprobs_uncached
 from twinkle.data_format import SamplingParams
 from twinkle.errors import AdapterError, ConfigError
+from twinkle.model.attention import FLOAT64
 from twinkle.sampler import TorchSampler
 
 PROMPTS: Any = [{"input_ids": [5, 6, 7]}, {"input_ids": [9]}]
@@ -275,6 +276,7 @@ def test_unknown_arguments_are_refused(sampler: TorchSampler) -> None:
 
 def test_lean_layers_compute_what_pefts_layers_compute(folder: Path) -> None:
     trainer = make_adapter(folder, 1)
+    trainer.get_base_model().set_attn_implementation(FLOAT64)
     sampler = TorchSampler(folder)
     sampler.add_adapter_to_model("a", config_of(trainer), state_dict=weights_of(trainer))
     samples(sampler, "a")

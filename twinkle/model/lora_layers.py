@@ -6,9 +6,11 @@ once: a plain linear layer then computes exactly what peft's does, W x + b + sca
 of any other kind keep peft's own forward.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
+from peft import PeftModel
 from peft.tuners.lora import Linear, LoraLayer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -24,6 +26,17 @@ def bind_layers(module: nn.Module, adapter: str) -> None:
             forward = _lean_forward(layer, adapter)
             if forward is not None:
                 layer.__dict__["forward"] = forward
+
+
+@contextmanager
+def adapter_off(model: PeftModel) -> Iterator[None]:
+    """Let a model compute with its base weights inside the block, and with its active adapter after it."""
+    with model.disable_adapter():
+        bind_layers(model, "")
+        try:
+            yield
+        finally:
+            bind_layers(model, model.active_adapter)
 
 
 def _lean_forward(layer: Any, adapter: str) -> Forward | None:

@@ -1,0 +1,153 @@
+"""The files and blocks that producers' values lie in: who owns each, what of it is free again, when it may go.
+
+Pure bookkeeping. A range that was freed while somebody still copies out of it is handed back only after that.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from transfer_queue.errors import FieldError, FieldLostError
+
+Range = tuple[int, int, int]
+"""Segment, offset, bytes."""
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """One file of values. `live` counts the bytes of rows that are there; `orphan`: nobody writes into it any more.
+
+    `read_until` is the first read that began after something was freed there last.
+    """
+
+    number: int
+    path: str
+    size: int
+    owner: int
+    live: int = 0
+    orphan: bool = False
+    free: list[tuple[int, int]] = field(default_factory=list)
+    read_until: int = 0
+
+
+class Segments:
+    """All segments of a queue by number, and the reads that are under way."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, Segment] = {}
+        self.reads: OrderedDict[int, tuple[object, int]] = OrderedDict()
+        self._held: deque[tuple[int, Range]] = deque()
+        self.next_segment, self._next_read = 0, 0
+
+    def attach(self, path: str, size: int, owner: int) -> int:
+        """A new segment; its number."""
+        number = self.next_segment
+        self.next_segment += 1
+        self.known[number] = Segment(number, path, size, owner)
+        return number
+
+    def check(self, number: int, offset: int, size: int) -> None:
+        """`FieldError` unless these bytes are inside a segment; `FieldLostError` if its owner has died."""
+        segment = self.known.get(number)
+        if not 0 <= number < self.next_segment:
+            raise FieldError(f"segment {number} is not attached to this queue")
+        if segment is None or segment.orphan:
+            raise FieldLostError(f"segment {number} is gone: whoever wrote into it has ended")
+        if offset + size > segment.size:
+            raise FieldError(f"{size} bytes at {offset} reach past the {segment.size} bytes of segment {number}")
+
+    def fill(self, number: int, size: int) -> None:
+        """Rows came to lie there."""
+        self.known[number].live += size
+
+    def free(self, ranges: Iterable[Range]) -> None:
+        """Rows that lay there are gone; their bytes can be written again once nobody copies them."""
+        for where in ranges:
+            segment = self.known.get(where[0])
+            if segment is None:
+                continue
+            segment.live -= where[2]
+            segment.read_until = self._next_read
+            if self.reads:
+                self._held.append((self._next_read, where))
+            else:
+                segment.free.append(where[1:])
+
+    def begin_read(self, reader: object, secret: int) -> int:
+        """Somebody begins to copy; the token to end it with, which nobody else can guess (`secret` has 31 bits)."""
+        number = self._next_read
+        self._next_read += 1
+        self.reads[number] = (reader, secret)
+        return number << 31 | secret
+
+    def end_read(self, token: int) -> None:
+        """The copy is made; a token of no read is passed over."""
+        number, secret = token >> 31, token & 0x7FFFFFFF
+        if number in self.reads and self.reads[number][1] == secret:
+            self._end(number)
+
+    def _end(self, number: int) -> None:
+        del self.reads[number]
+        oldest = self._oldest_read()
+        while self._held and self._held[0][0] <= oldest:
+            _, (number, offset, size) = self._held.popleft()
+            if number in self.known:
+                self.known[number].free.append((offset, size))
+
+    def _oldest_read(self) -> int:
+        return next(iter(self.reads), self._next_read)
+
+    def end_reads_of(self, reader: object) -> None:
+        """Whoever read is gone."""
+        for number in [number for number, (who, _) in self.reads.items() if who is reader]:
+            self._end(number)
+
+    def reusable(self, numbers: Sequence[int]) -> list[Range]:
+        """What of these segments may be written again and was not given out yet; neighbours as one range."""
+        found: list[Range] = []
+        for number in numbers:
+            segment = self.known.get(number)
+            if segment is None or not segment.free:
+                continue
+            segment.free.sort()
+            for offset, size in segment.free:
+                if found and found[-1][0] == number and found[-1][1] + found[-1][2] == offset:
+                    found[-1] = (number, found[-1][1], found[-1][2] + size)
+                else:
+                    found.append((number, offset, size))
+        return found
+
+    def all_free(self, segment: Segment) -> list[tuple[int, int]]:
+        """What of a segment is free, held back for a reader or not."""
+        return segment.free + [where[1:] for _, where in self._held if where[0] == segment.number]
+
+    def give(self, ranges: Sequence[Range]) -> None:
+        """These ranges were handed to their owner. Others stay: a replay knows no readers, who had held them back."""
+        for number in {where[0] for where in ranges}:
+            given = sorted(where[1:] for where in ranges if where[0] == number)
+            starts = [offset for offset, _ in given]
+            segment = self.known[number]
+            segment.free = [each for each in segment.free if not _inside(each, given, starts)]
+
+    def abandon(self, numbers: Iterable[int]) -> None:
+        """The owner writes no more into these."""
+        for number in numbers:
+            if number in self.known:
+                self.known[number].orphan = True
+
+    def removable(self) -> list[Segment]:
+        """Segments that nobody writes into and whose last row is gone."""
+        oldest = self._oldest_read()
+        return [each for each in self.known.values() if each.orphan and each.live == 0 and each.read_until <= oldest]
+
+    def remove(self, number: int) -> None:
+        """Forget a segment whose file is gone."""
+        self.known.pop(number, None)
+
+
+def _inside(place: tuple[int, int], given: list[tuple[int, int]], starts: list[int]) -> bool:
+    at = bisect_right(starts, place[0]) - 1
+    return at >= 0 and place[0] < sum(given[at])

@@ -1,0 +1,178 @@
+"""Data plane `shm`: large values lie in files that every process of the run maps; the controller only says where."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer_queue import wire
+from transfer_queue.errors import FieldLostError, StorageFullError
+from transfer_queue.exchange import GRACE_S, Ask, Steps
+from transfer_queue.storage.arena import Arena, Extent
+from transfer_queue.storage.base import Stored, inline
+from transfer_queue.storage.reader import Reader
+
+TELL_S = 60.0
+WAIT_S = 5.0
+"""How long one request for recycled room waits in the controller before this client looks again by itself."""
+
+Request = Callable[[type[Any], wire.Body, str], Any]
+"""Carries out one request of its own, blocking: a new segment is rare."""
+
+
+class ShmPlane:
+    """One client's arena and its view of everybody else's. Threads may share it; a forked child makes its own arena."""
+
+    far = False
+
+    def __init__(self, folder: Path, client: str, request: Request, tell: Callable[[wire.EndRead], None]) -> None:
+        self._folder, self._client, self._request, self._tell = folder, client, request, tell
+        self._arena: Arena | None = None
+        self._segments: list[int] = []
+        self._paths: dict[int, str] = {}
+        self._reader = Reader(self._path_of)
+
+    def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
+        """Large columns go to the arena, in one copy; its recycled room is used before it grows."""
+        here = inline([len(frame) for frame in frames])
+        if all(here):
+            return Stored([], wire.joined(frames))
+        large = [frame for frame, stays in zip(frames, here, strict=True) if not stays]
+        arena, written = yield from self._write(large, timeout_s)
+        places = iter(written)
+        extents = [wire.INLINE if stays else next(places)[:2] for stays in here]
+        small = wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays])
+        return Stored(extents, small, lambda: arena.recycle(written) if arena.mine else None)
+
+    def _write(self, frames: Sequence[Any], timeout_s: float) -> Steps[tuple[Arena, list[Extent]]]:
+        arena, deadline = self._own_arena(), time.monotonic() + timeout_s
+        found = arena.write_if_room(frames)
+        if found is None and self._segments:
+            yield from self._recycle(0.0)
+            found = arena.write_if_room(frames)
+        while found is None:
+            try:
+                found = arena.write(frames)
+            except StorageFullError:
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._segments:
+                    raise
+                yield from self._recycle(min(left, WAIT_S))
+        return arena, found
+
+    def _recycle(self, timeout_s: float) -> Steps[None]:
+        body = wire.Recycle(self._segments, timeout_s)
+        waits = "put waited for room in shared memory"
+        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s + GRACE_S, lambda: waits)
+        self._own_arena().recycle(reply.ranges)
+
+    def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
+        """Gather what lies in arenas into private memory; with `zero_copy`, map it read-only where it is contiguous."""
+        if not values.placed:
+            return list(wire.separate(rows, values.columns, frames))
+        try:
+            yield from self._learn(values.placed, frames)
+            result, pins = self._read(values, rows, frames, zero_copy)
+        except BaseException as error:
+            self._tell(wire.EndRead(values.read))  # whatever went wrong, the bytes may be written again
+            if isinstance(error, FieldLostError):
+                numbers = sorted(_segments_of(values.placed, frames))
+                yield Ask(wire.Done, wire.Lost(numbers), (), TELL_S, lambda: "telling that storage died waited")
+            raise
+        if not pins:
+            yield Ask(None, wire.EndRead(values.read), (), TELL_S, str)
+        return result
+
+    def _read(
+        self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool
+    ) -> tuple[list[Any], list[Any]]:
+        """The columns, and those of them that are mapped: the read ends when the last of these is let go."""
+        count = len(values.columns)
+        result, pins = list(frames[:count]), []
+        for column, here in zip(values.placed, frames[count:], strict=True):
+            places = np.frombuffer(frames[column], dtype=np.int64).reshape(rows, 3)
+            view = self._view(places) if zero_copy else None
+            result[column] = self._gather(places, here) if view is None else view
+            if view is not None:
+                pins.append(view)
+        left = set(range(len(pins)))
+        for number, view in enumerate(pins):
+            weakref.finalize(view, self._let_go, values.read, left, number)
+        return result, pins
+
+    def _let_go(self, read: int, left: set[int], number: int) -> None:
+        left.discard(number)
+        if not left:
+            self._tell(wire.EndRead(read))
+
+    def _learn(self, placed: Sequence[int], frames: Sequence[Any]) -> Steps[None]:
+        """Ask where segments lie that this client has not seen yet, and let go of those that are gone meanwhile."""
+        unknown = sorted(_segments_of(placed, frames) - self._paths.keys())
+        if unknown:
+            for number in [number for number, path in self._paths.items() if not os.path.exists(path)]:
+                self._reader.forget(number)  # a file that is removed keeps its memory while somebody maps it
+            reply, _ = yield Ask(
+                wire.Located, wire.Locate(unknown), (), TELL_S, lambda: "get_data waited for addresses"
+            )
+            self._paths.update(zip(unknown, reply.paths, strict=True))
+
+    def _gather(self, places: NDArray[np.int64], here: Any) -> NDArray[np.uint8]:
+        if (places[:, 0] >= 0).all():
+            return self._reader.gather(places)
+        total = int(places[:, 2].sum())
+        result = np.empty(total, dtype=np.uint8)
+        source, at = np.frombuffer(here, dtype=np.uint8), 0
+        for segment, offset, size in places.tolist():
+            value = source[offset : offset + size] if segment < 0 else self._reader.view(segment, offset, size)
+            result[at : at + size] = value
+            at += size
+        return result
+
+    def _view(self, places: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+        """The rows as they lie, where they lie one after the other."""
+        segment, offset = int(places[0, 0]), int(places[0, 1])
+        ends = places[:, 1] + places[:, 2]
+        if segment < 0 or (places[:, 0] != segment).any() or (ends[:-1] != places[1:, 1]).any():
+            return None
+        return self._reader.view(segment, offset, int(places[:, 2].sum()))
+
+    def _path_of(self, segment: int) -> str:
+        return self._paths[segment]
+
+    def _own_arena(self) -> Arena:
+        if self._arena is None or not self._arena.mine:
+            self._segments = []
+            owner = f"{''.join(c if c.isalnum() else '_' for c in self._client)[:40]}-{secrets.token_hex(6)}"
+            self._arena = Arena(self._folder, owner, self._attach, self._detach)
+        return self._arena
+
+    def _attach(self, path: str, size: int) -> int:
+        segment: int = self._request(wire.Attached, wire.Attach(path, size), "a new segment").segment
+        self._segments.append(segment)
+        return segment
+
+    def _detach(self, segment: int) -> None:
+        self._segments.remove(segment)
+        self._request(wire.Done, wire.Detach([segment]), "detaching a segment")
+
+    def close(self) -> None:
+        """End writing; the controller removes each segment with its last row."""
+        if self._arena is not None and self._arena.mine:
+            self._arena.close()
+            if self._segments:
+                self._request(wire.Done, wire.Detach(self._segments), "detaching segments")
+
+
+def _segments_of(placed: Sequence[int], frames: Sequence[Any]) -> set[int]:
+    numbers: set[int] = set()
+    for column in placed:
+        numbers.update(np.unique(np.frombuffer(frames[column], dtype=np.int64)[::3]).tolist())
+    return numbers - {-1}
