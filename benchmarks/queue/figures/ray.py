@@ -53,9 +53,7 @@ def plane(bench: Bench) -> list[Figure]:
         median_at_most("plane `ray`: put of one sample of 1 KB, p50", ones[SMALL], 5, "ms"),
         median_at_most("plane `ray`: put of one sample of 72 KB, p50", ones[STORED], 5, "ms"),
         median_at_least("plane `ray`: put of 256 samples of 64 KB", speeds, 0.3, "GB/s"),
-        median_at_least(
-            "plane `ray`: 32 threads' 72 KB puts, coalesced, against one by one", gains, 3, "x"
-        ),
+        median_at_least("plane `ray`: 32 threads' 72 KB puts, coalesced, against one by one", gains, 3, "x"),
     ]
 
 
