@@ -50,9 +50,7 @@ def figures(report: Report, wrong: list[str]) -> list[Figure]:
         shown("moments at which the counts added up", [float(report.checks)], ""),
         shown("controller, resident, in the calm", memory, "MiB"),
         largest_at_most("controller, growth in the calm", [slope(report.memory) / 2**20], FLAT / 2**20, "MiB/min"),
-        largest_at_most(
-            "journal, in the calm", [size / 2**20 for size in report.journal] or [0.0], JOURNAL / 2**20, "MiB"
-        ),
+        largest_at_most("journal, in the calm", journal, JOURNAL / 2**20, "MiB"),
         shown("arenas", [size / 2**20 for size in report.arenas] or [0.0], "MiB"),
     ]
     hit = [(point, float(report.points[point])) for point in ALL_POINTS]
