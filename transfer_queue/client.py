@@ -18,24 +18,28 @@ from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import AsyncConnection, Connection
 from transfer_queue.errors import (
+    BackPressureError,
     ConfigurationError,
+    FieldError,
     FieldLostError,
     GroupError,
     LeaseError,
     ProtocolError,
+    StepClearedError,
     TransferQueueError,
     rebuild,
 )
-from transfer_queue.exchange import Answer, Ask, ResultT, Steps, Work, awaiting, blocking
+from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, Work, awaiting, blocking
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
+from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 from transfer_queue.storage.base import MemoryPlane, Plane
 from transfer_queue.transport.address import address_of
 
-GRACE_S = 5.0
-"""How much longer than the controller the client waits: the controller's own error says more."""
+NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
+"""Refusals of a put; after any other error the controller may know of its values, now or once it is back."""
 
 ReplyT = TypeVar("ReplyT", bound=wire.ReplyBody)
 
@@ -126,8 +130,11 @@ class TransferQueueClient:
             stored = yield from self._plane.store(frames, timeout_s)
             body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
             try:
-                reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s, waits)
+                reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
                 break
+            except NOT_PUT:
+                stored.discard()
+                raise
             except FieldLostError:  # where the values were put died before the controller heard of them
                 if last_try or not stored.extents:
                     raise
@@ -170,21 +177,24 @@ class TransferQueueClient:
             where = "any step" if global_step is None else f"step {global_step}"
             return f"get_meta waited for {batch_size} rows of {where} for task {task_name!r}"
 
-        reply, _ = yield Ask(wire.Rows, body, (), timeout_s, waits)
+        reply, _ = yield Ask(wire.Rows, body, (), timeout_s + GRACE_S, waits)
         return BatchMeta(reply.indexes, fields, reply.steps, reply.group_ids, task_name, reply.lease, reply.dp_rank)
 
-    def _get_data(self, meta: BatchMeta, fields: Iterable[str] | None = None, *, zero_copy: bool = False) -> Steps[Any]:
+    def _get_data(
+        self, meta: BatchMeta, fields: Iterable[str] | None = None, *, zero_copy: bool = False, plain: bool = False
+    ) -> Steps[Any]:
         """The values of these rows, in the order of `meta`: of `meta.fields`, or of `fields`.
 
         A TensorDict where torch and tensordict are installed, otherwise a dict of NumPy arrays; private to the caller
         and writable. With `zero_copy`, large values that lie one after the other on this machine are mapped instead:
         they must not be written to (the process would die of it), and keep their memory until they are let go.
+        With `plain`, a dict of tensors and lists instead of a TensorDict: much cheaper where there are many strings.
         """
         names = list(meta.fields if fields is None else fields)
         body = wire.GetData(meta.global_indexes, names, self._plane.far)
         values, frames = yield self._ask(wire.Values, body, "get_data")
         loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
-        return decode_fields(len(meta), values.columns, loaded)
+        return decode_fields(len(meta), values.columns, loaded, plain=plain)
 
     def _ack(self, meta: BatchMeta, version: int | None = None) -> Steps[None]:
         """Consume the leased rows; in a DP group this is the rank's vote. A lease that is over is a `LeaseError`.
@@ -248,6 +258,21 @@ class TransferQueueClient:
         stats: wire.Stats = reply
         return stats
 
+    def _survey(self, task_name: str | None = None) -> Steps[wire.Surveyed]:
+        """All counts and, of the same moment, where every task (or this one) stands."""
+        reply, _ = yield self._ask(wire.Surveyed, wire.Survey(task_name), "survey")
+        surveyed: wire.Surveyed = reply
+        return surveyed
+
+    def _peek(self, step: int | None = None, limit: int = 20, fields: Sequence[str] | None = None) -> Steps[Peeked]:
+        """The first `limit` rows of a step (None: of all alive), with the beginnings of `fields` (None: of all).
+
+        For a person who looks: it takes nothing, and says of each row which fields it has and where each task stands.
+        """
+        body = wire.Peek(step, limit, None if fields is None else list(fields))
+        reply, _ = yield self._ask(wire.Peeked, body, "peek")
+        return readable(reply)
+
     def _register_sampler(self, task_name: str, sampler: SamplerLike) -> Steps[None]:
         """Let `sampler` serve the task; a `DPSampler` gives this client, and no other, its default DP parameters."""
         body = wire.RegisterSampler(task_name, spec_of(sampler))
@@ -265,6 +290,8 @@ class TransferQueueClient:
     checkpoint, async_checkpoint = blocking(_checkpoint), awaiting(_checkpoint)
     why, async_why = blocking(_why), awaiting(_why)
     stats, async_stats = blocking(_stats), awaiting(_stats)
+    survey, async_survey = blocking(_survey), awaiting(_survey)
+    peek, async_peek = blocking(_peek), awaiting(_peek)
     register_sampler, async_register_sampler = blocking(_register_sampler), awaiting(_register_sampler)
 
     def request(self, expected: type[ReplyT], body: wire.Body, what: str) -> ReplyT:
@@ -311,15 +338,16 @@ class TransferQueueClient:
         return Ask(expected, body, (), self._call_timeout_s, lambda: f"{what} waited")
 
     def _exchange(self, ask: Ask) -> Answer:
+        if ask.expected is None:
+            self._tell(ask.body)
         connection = self._take()
         try:
-            while self._ended:
-                connection.tell(self.client_id, self._ended.popleft())
+            while connection.connected and (message := self._untold()) is not None:
+                connection.tell(self.client_id, message)
             if ask.expected is None:
-                connection.tell(self.client_id, ask.body)
                 self._give_back(connection)
                 return None, []
-            reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s + GRACE_S, ask.waits)
+            reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
             raise
@@ -332,11 +360,9 @@ class TransferQueueClient:
             return None, []
         connection = self._take_async()
         try:
-            while self._ended:
-                await connection.tell(self.client_id, self._ended.popleft())
-            reply, frames = await connection.call(
-                self.client_id, ask.body, ask.frames, ask.timeout_s + GRACE_S, ask.waits
-            )
+            while connection.connected and (message := self._untold()) is not None:
+                await connection.tell(self.client_id, message)
+            reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()
             raise
@@ -348,8 +374,17 @@ class TransferQueueClient:
         return _checked(ask, reply), frames
 
     def _tell(self, message: wire.Body) -> None:
-        """Send a message that has no reply, with the next request; may be called from any thread."""
+        """Send a message that has no reply, with the next request; may be called from any thread.
+
+        A connection that is only about to be made takes none: the controller may not know yet by another one's end.
+        """
         self._ended.append(message)
+
+    def _untold(self) -> wire.Body | None:
+        try:
+            return self._ended.popleft()
+        except IndexError:  # another thread may have taken the last one
+            return None
 
     def _take(self) -> Connection:
         self._notice_fork()

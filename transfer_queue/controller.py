@@ -97,6 +97,13 @@ class TransferQueueController:
             body = wire.RegisterSampler(task_name, spec_of(sampler), everyone=True)
             client.request(wire.Done, body, f"register_sampler for task {task_name!r}")
 
+    def wait(self) -> int:
+        """Return when the queue has ended for good, with its process's exit code (negative: the signal that killed it).
+
+        A process that is started again, as it is with `journal_dir`, is no end.
+        """
+        return self._supervisor.wait()
+
     def stop(self) -> None:
         """End the process and remove its folders; may be called twice, and does nothing in a forked child."""
         if self._owner != os.getpid():

@@ -10,6 +10,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from transfer_queue import wire
 
+GRACE_S = 5.0
+"""How much longer than the controller a client waits where both wait: the controller's own error says more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:

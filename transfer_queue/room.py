@@ -19,6 +19,12 @@ class Room:
         self.recyclers: list[Recycler] = []
         self._tried: tuple[int, int] = (-1, -1)
 
+    @property
+    def waiting(self) -> list[Producer]:
+        """The puts that wait, in order of arrival."""
+        self._drop_over()
+        return self.producers
+
     def check(self, size: int) -> None:
         """`FieldError` for a put that could never fit."""
         if self.capacity_bytes is not None and size > self.capacity_bytes:
@@ -74,3 +80,4 @@ class Room:
     def _drop_over(self) -> None:
         if any(each.over for each in self.producers):
             self.producers = [each for each in self.producers if not each.over]
+            self._tried = (-1, -1)  # who waited behind one that is gone may be first now

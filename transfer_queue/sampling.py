@@ -17,16 +17,13 @@ from numpy.typing import NDArray
 
 from transfer_queue.errors import SamplerError
 from transfer_queue.ledger import Want
-from transfer_queue.ledger.explain import Reason
+from transfer_queue.ledger.explain import EXAMPLES, WITHHELD, Reason
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.view import FREE
 from transfer_queue.samplers.base import BaseSampler, Withheld
 from transfer_queue.samplers.built_in import whole_groups
 from transfer_queue.samplers.registry import Choice
 from transfer_queue.samplers.values import ReadValues, read_numbers
-
-WITHHELD = "withheld"
-"""The code of rows that are ready but that a sampler does not offer, where it gives no reason of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +130,8 @@ class Offer:
         for code, detail, rows in self._told(sampler, sorted(left.difference(ready))):
             counted = left.intersection(rows)
             left -= counted
-            reasons.append(Reason(code, len(counted), detail))
-        reasons.append(Reason(WITHHELD, len(left), f"held back by sampler {sampler!r}"))
+            reasons.append(_reason(code, counted, detail))
+        reasons.append(_reason(WITHHELD, left, f"held back by sampler {sampler!r}"))
         return tuple(reason for reason in reasons if reason.rows)
 
     def _told(self, sampler: BaseSampler, withheld: list[int]) -> list[Withheld]:
@@ -169,6 +166,11 @@ class Offer:
                 if partial:
                     return f"returned {groups[partial[0]]} of the {self.group_size} rows of group {partial[0]}"
         return ""
+
+
+def _reason(code: str, rows: set[int], detail: str) -> Reason:
+    """A reason that names rows of the partition: whoever knows where it begins makes global indexes of them."""
+    return Reason(code, len(rows), detail, tuple(sorted(rows)[:EXAMPLES]))
 
 
 def whole_numbers(answer: Any, most: int) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 from transfer_queue.errors import FieldError, FieldLostError
 from transfer_queue.segment_places import Then
@@ -48,6 +48,9 @@ class SegmentActors:
             self._post(lambda: then(dead))
 
         threading.Thread(target=look, name="look at storage", daemon=True).start()
+
+    def sweep(self, told: Set[str]) -> None:
+        """Nothing: an actor belongs to its run, whoever knows of it."""
 
     def remove(self, segment: Segment) -> None:
         """Nothing is left of a dead actor."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -39,6 +39,9 @@ class Kind(Protocol):
     def missing(self, segments: Sequence[Segment], then: Then) -> None:
         """Call `then`, soon, with those of them whose values are lost."""
 
+    def sweep(self, told: Set[str]) -> None:
+        """Remove what is none of those that were told of, and never will be, for its owner died before."""
+
     def remove(self, segment: Segment) -> None:
         """Nobody writes into it, and its last row is gone."""
 
@@ -71,6 +74,9 @@ class SegmentPlaces:
         for segment in self._segments.removable():
             self._kind_of(segment.path).remove(segment)
             self._recorder.do(None, op.RemoveSegment(segment.number))
+        told = {each.path for each in known}
+        for kind in self._kinds:
+            kind.sweep(told)
 
     def missing(self, numbers: Sequence[int], then: Callable[[bool], None]) -> None:
         """Look whether these are lost; if so their rows are made again. `then` is told whether any are."""

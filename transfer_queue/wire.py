@@ -14,6 +14,7 @@ import msgspec
 
 from transfer_queue.errors import ProtocolError
 from transfer_queue.ledger.explain import Explanation
+from transfer_queue.ledger.peek import RowState
 from transfer_queue.samplers.travel import SamplerSpec
 
 ITEM_SIZES = {
@@ -167,6 +168,24 @@ class GetStats(msgspec.Struct, tag="stats", array_like=True, frozen=True):
     pass
 
 
+MOST_TASKS = 32
+"""Tasks that a survey, a status document and the metrics tell one by one."""
+
+
+class Survey(msgspec.Struct, tag="survey", array_like=True, frozen=True):
+    """All counts, and where at most 32 tasks stand (`task`: that one alone), of one moment."""
+
+    task: str | None = None
+
+
+class Peek(msgspec.Struct, tag="peek", array_like=True, frozen=True):
+    """The first `limit` rows of a step (None: of every step), with what `fields` (None: all) begin with."""
+
+    step: int | None
+    limit: int
+    fields: list[str] | None
+
+
 class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, frozen=True):
     """`everyone`: through the controller, for every caller; otherwise for the client that asks."""
 
@@ -177,7 +196,7 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
 
 Body = (
     Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | Locate | Lost
-    | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | RegisterSampler
+    | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | Survey | Peek | RegisterSampler
 )  # fmt: skip
 
 
@@ -250,7 +269,11 @@ class Explained(msgspec.Struct, tag="explained", array_like=True, frozen=True):
 
 
 class TaskStats(msgspec.Struct, frozen=True):
-    """Rows of the alive partitions as one task sees them; `is_ready`: its latest request could be served now."""
+    """Rows of the alive partitions as one task sees them.
+
+    `is_ready`: its oldest waiting request, else its latest, could be served now; `needed` are the rows of that one.
+    `lost` says why no request can be served at all until a person does something.
+    """
 
     produced: int
     ready: int
@@ -261,10 +284,17 @@ class TaskStats(msgspec.Struct, frozen=True):
     is_ready: bool
     waiting: int
     consumed_total: int
+    needed: int = 0
+    longest_wait_s: float = 0.0
+    lost: str = ""
 
 
 class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
-    """Counts of a queue; `partitions` are the steps alive, `stored_bytes` the bytes of all values."""
+    """Counts of a queue; `partitions` are the steps alive, `stored_bytes` the bytes of all values.
+
+    The tasks of `tasks=` come last, in their order. `requests` are counted by kind, `errors` by class; `idle_s` is how
+    long ago a row was put, given or given back. What this queue does not have is None.
+    """
 
     tasks: dict[str, TaskStats]
     partitions: list[int]
@@ -272,6 +302,42 @@ class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
     waiting_producers: int
     stored_bytes: int
     rows_put_total: int
+    partitions_limit: int = 0
+    oldest_lease_s: float = 0.0
+    longest_producer_wait_s: float = 0.0
+    idle_s: float = 0.0
+    requests: dict[str, int] = {}
+    errors: dict[str, int] = {}
+    capacity_bytes: int | None = None
+    journal_bytes: int | None = None
+
+
+class Surveyed(msgspec.Struct, tag="surveyed", array_like=True, frozen=True):
+    stats: Stats
+    explanations: list[Explanation]
+
+
+class Glimpse(msgspec.Struct, array_like=True, frozen=True):
+    """One value: dtype and shape, its size in bytes, and the first of those bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    head: bytes
+
+
+class PeekedRow(msgspec.Struct, array_like=True, frozen=True):
+    """One row, and what some of its fields begin with."""
+
+    state: RowState
+    values: dict[str, Glimpse]
+
+
+class Peeked(msgspec.Struct, tag="peeked", array_like=True, frozen=True):
+    """Some of the `total` rows that there are."""
+
+    rows: list[PeekedRow]
+    total: int
 
 
 class Failure(msgspec.Struct, tag="failure", array_like=True, frozen=True):
@@ -282,7 +348,9 @@ class Failure(msgspec.Struct, tag="failure", array_like=True, frozen=True):
     details: dict[str, Any]
 
 
-ReplyBody = Rows | Values | Done | Attached | Recycled | Located | Rolled | Explained | Stats | Failure
+ReplyBody = (
+    Rows | Values | Done | Attached | Recycled | Located | Rolled | Explained | Stats | Surveyed | Peeked | Failure
+)
 
 
 class Reply(msgspec.Struct, array_like=True, frozen=True):
@@ -323,14 +391,20 @@ def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
 def separate(rows: int, columns: Sequence[Column], frames: Sequence[Frame]) -> Sequence[Frame]:
     """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
     if len(frames) == 1 and len(columns) > 1:
-        sizes = [sum(row_sizes(column, rows)) for column in columns]
-        ends = [0, *itertools.accumulate(sizes)]
+        ends = [0, *itertools.accumulate(_whole_size(column, rows) for column in columns)]
         if ends[-1] != len(frames[0]):
             raise ProtocolError(f"{len(columns)} fields describe {ends[-1]} bytes, the message brings {len(frames[0])}")
         return [frames[0][start:end] for start, end in itertools.pairwise(ends)]
     if len(frames) != len(columns):
         raise ProtocolError(f"{len(columns)} fields came with {len(frames)} frames of values")
     return frames
+
+
+def _whole_size(column: Column, rows: int) -> int:
+    """Bytes of all rows together."""
+    if len(column.shapes) == 1 and column.dtype in ITEM_SIZES:
+        return rows * _bytes(column.shapes[0], ITEM_SIZES[column.dtype])
+    return sum(row_sizes(column, rows))
 
 
 def row_sizes(column: Column, rows: int) -> list[int]:

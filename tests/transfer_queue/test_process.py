@@ -90,7 +90,7 @@ def test_a_killed_controller_is_a_typed_error_for_who_waits_and_who_comes_later(
     assert time.monotonic() - began < 1.0
     with pytest.raises(ControllerLostError):
         client.put({"x": ["1"]})
-    controller._process.wait(5)
+    controller._supervisor.process.wait(5)
     with pytest.raises(ControllerLostError, match="nobody listens"):
         late.stats()
     assert time.monotonic() - began < 6.0

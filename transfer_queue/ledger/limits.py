@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from transfer_queue.errors import ExhaustedError, GroupError, StepClearedError
+from collections.abc import Collection
+
+from transfer_queue.errors import ConfigurationError, ExhaustedError, GroupError, StepClearedError
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.steps import Steps
@@ -32,6 +34,23 @@ def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
         raise ExhaustedError(
             f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready; {why}",
             {"needed": want.needed, "possible": most},
+        )
+
+
+MOST_TASKS, MOST_FIELDS, LONGEST_NAME = 256, 1024, 256
+"""Each task and each field costs memory per row, so that a caller who invents names must come to an end."""
+
+
+def check_name(kind: str, name: str, known: Collection[str], most: int) -> None:
+    """`ConfigurationError` for a name that is too long, or one too many."""
+    if name in known:
+        return
+    if len(name) > LONGEST_NAME:
+        raise ConfigurationError(f"the {kind} {name[:40]!r}… has {len(name)} characters: {LONGEST_NAME} are allowed")
+    if len(known) >= most:
+        raise ConfigurationError(
+            f"the {kind} {name!r} would be one more than the {most} that a queue has room for: use those it knows, "
+            f"such as {sorted(known)[:3]}"
         )
 
 

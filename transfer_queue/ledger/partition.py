@@ -179,6 +179,13 @@ class Partition:
         for stand in self.tasks.values():
             stand.move(rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
 
+    def dropped_for(self, reason: str) -> NDArray[np.bool_]:
+        """For each row, whether it was dropped for every task with this reason."""
+        if self.dropped is None or reason not in self.reasons:
+            return np.zeros(self.size, dtype=np.bool_)
+        dropped: NDArray[np.bool_] = self.dropped.array == self.reasons.index(reason) + 1
+        return dropped
+
     def by_reason(self, rows: Rows) -> list[tuple[Rows, str]]:
         """These dropped rows, reason by reason."""
         assert self.dropped is not None

@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 from transfer_queue.errors import ConfigurationError, FieldError, GroupError
+from transfer_queue.ledger.explain import NO_LENGTH
 from transfer_queue.samplers.base import BaseSampler, Withheld
 from transfer_queue.samplers.built_in import rows_with_fields, whole_groups
 from transfer_queue.samplers.karmarkar_karp import balanced_split
-
-NO_LENGTH = "no_length"
 
 
 class SeqlenBalancedSampler(BaseSampler):

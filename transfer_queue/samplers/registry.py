@@ -69,18 +69,15 @@ class SamplerRegistry:
         """The sampler that was registered for the task cannot be made again: the task refuses until another is."""
         self._lost[task] = why
 
-    @property
-    def lost(self) -> dict[str | None, str]:
-        """Why tasks (None: those without their own sampler) refuse."""
-        return dict(self._lost)
+    def lost_of(self, task: str) -> str:
+        """Why this task refuses; empty if it does not."""
+        why = self._lost.get(task) or (self._lost.get(None) if task not in self._tasks else None)
+        return f"its sampler did not survive the controller's restart ({why}): register it again" if why else ""
 
     def _refuse_lost(self, task: str) -> None:
-        found = task if task in self._lost else None
-        if found in self._lost and (found is not None or task not in self._tasks):
-            raise SamplerLostError(
-                f"the sampler of task {task!r} did not survive the controller's restart ({self._lost[found]}): "
-                "register it again"
-            )
+        why = self.lost_of(task)
+        if why:
+            raise SamplerLostError(f"task {task!r} cannot be served: {why}")
 
     def _register_rank(self, sampler: DPSampler, task: str | None, client: str | None) -> None:
         for (other, _), known in self._ranks.items():

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer_queue.errors import ConfigurationError, SamplerError
+from transfer_queue.ledger.explain import NO_VERSION, STALE
 from transfer_queue.samplers.base import BaseSampler, Withheld
 from transfer_queue.samplers.built_in import DPSampler
 from transfer_queue.samplers.travel import SamplerLike, instance_of
 
-STALE, NO_VERSION = "stale", "no_version"
 POLICIES = ("drop", "wait")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,10 +17,14 @@ INLINE_COLUMN = 8 << 10
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How the values of a put go on: an extent per column (none: all inline), and the frames inside the message."""
+    """How the values of a put go on: an extent per column (none: all inline), and the frames inside the message.
+
+    `discard` takes back what was put away; to be called where the put was refused.
+    """
 
     extents: list[wire.Extent]
     frames: Sequence[Any]
+    discard: Callable[[], None] = lambda: None
 
 
 class Plane(Protocol):

@@ -165,6 +165,16 @@ class Catalog:
             values.append(_decoded(chunk.column.dtype, chunk.value(position)))
         return values
 
+    def glimpses(self, name: str, indexes: Sequence[int], most: int) -> list[wire.Glimpse | None]:
+        """What each value begins with: at most `most` bytes, and none where it does not lie here."""
+        fields = {serial: fields.get(name) for serial, fields in self.partitions.items()}
+        found = []
+        for index in indexes:
+            field = fields.get(index >> ROW_BITS)
+            there = field.find(index & ROW_MASK) if field is not None else None
+            found.append(None if there is None else _glimpse(*there, most))
+        return found
+
     def free(self, freed: Freed) -> None:
         """Forget what the ledger has given up."""
         if freed.field is None and not freed.rows:
@@ -233,6 +243,12 @@ def _places_of(chunk: Chunk) -> bytes:
     places[:, 0], places[:, 2] = segment, chunk.sizes
     places[:, 1] = offset + np.asarray(chunk.starts, dtype=np.int64)
     return places.tobytes()
+
+
+def _glimpse(chunk: Chunk, position: int, most: int) -> wire.Glimpse:
+    start, size = chunk.starts[position], chunk.sizes[position]
+    head = b"" if chunk.frame is None else chunk.frame[start : start + min(size, most)]
+    return wire.Glimpse(chunk.column.dtype, chunk.shape(position), size, head)
 
 
 def _decoded(dtype: str, value: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import weakref
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError, StorageFullError
-from transfer_queue.exchange import Ask, Steps
-from transfer_queue.storage.arena import Arena
+from transfer_queue.exchange import GRACE_S, Ask, Steps
+from transfer_queue.storage.arena import Arena, Extent
 from transfer_queue.storage.base import Stored, inline
 from transfer_queue.storage.reader import Reader
 
@@ -45,11 +46,13 @@ class ShmPlane:
         if all(here):
             return Stored([], wire.joined(frames))
         large = [frame for frame, stays in zip(frames, here, strict=True) if not stays]
-        placed = iter((yield from self._write(large, timeout_s)))
-        extents = [wire.INLINE if stays else next(placed) for stays in here]
-        return Stored(extents, wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays]))
+        arena, written = yield from self._write(large, timeout_s)
+        places = iter(written)
+        extents = [wire.INLINE if stays else next(places)[:2] for stays in here]
+        small = wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays])
+        return Stored(extents, small, lambda: arena.recycle(written) if arena.mine else None)
 
-    def _write(self, frames: Sequence[Any], timeout_s: float) -> Steps[list[wire.Extent]]:
+    def _write(self, frames: Sequence[Any], timeout_s: float) -> Steps[tuple[Arena, list[Extent]]]:
         arena, deadline = self._own_arena(), time.monotonic() + timeout_s
         found = arena.write_if_room(frames)
         if found is None and self._segments:
@@ -63,24 +66,26 @@ class ShmPlane:
                 if left <= 0 or not self._segments:
                     raise
                 yield from self._recycle(min(left, WAIT_S))
-        return [(extent.segment, extent.offset) for extent in found]
+        return arena, found
 
     def _recycle(self, timeout_s: float) -> Steps[None]:
         body = wire.Recycle(self._segments, timeout_s)
-        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s, lambda: "put waited for room in shared memory")
+        waits = "put waited for room in shared memory"
+        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s + GRACE_S, lambda: waits)
         self._own_arena().recycle(reply.ranges)
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
         """Gather what lies in arenas into private memory; with `zero_copy`, map it read-only where it is contiguous."""
         if not values.placed:
             return list(wire.separate(rows, values.columns, frames))
-        yield from self._learn(values.placed, frames)
         try:
+            yield from self._learn(values.placed, frames)
             result, pins = self._read(values, rows, frames, zero_copy)
-        except FieldLostError:
-            numbers = sorted(_segments_of(values.placed, frames))
-            yield Ask(wire.Done, wire.Lost(numbers), (), TELL_S, lambda: "telling that storage died waited")
-            yield Ask(None, wire.EndRead(values.read), (), TELL_S, str)
+        except BaseException as error:
+            self._tell(wire.EndRead(values.read))  # whatever went wrong, the bytes may be written again
+            if isinstance(error, FieldLostError):
+                numbers = sorted(_segments_of(values.placed, frames))
+                yield Ask(wire.Done, wire.Lost(numbers), (), TELL_S, lambda: "telling that storage died waited")
             raise
         if not pins:
             yield Ask(None, wire.EndRead(values.read), (), TELL_S, str)
@@ -109,9 +114,11 @@ class ShmPlane:
             self._tell(wire.EndRead(read))
 
     def _learn(self, placed: Sequence[int], frames: Sequence[Any]) -> Steps[None]:
-        """Ask where segments lie that this client has not seen yet."""
+        """Ask where segments lie that this client has not seen yet, and let go of those that are gone meanwhile."""
         unknown = sorted(_segments_of(placed, frames) - self._paths.keys())
         if unknown:
+            for number in [number for number, path in self._paths.items() if not os.path.exists(path)]:
+                self._reader.forget(number)  # a file that is removed keeps its memory while somebody maps it
             reply, _ = yield Ask(
                 wire.Located, wire.Locate(unknown), (), TELL_S, lambda: "get_data waited for addresses"
             )

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from prometheus_client import CollectorRegistry
 
-from transfer_queue import GRPOSampler, TransferQueueClient, TransferQueueController
-from transfer_queue.errors import TransferQueueError
-from transfer_queue.metrics import QueueCollector
+from transfer_queue import GRPOSampler, TransferQueueController
+from transfer_queue.info_file import published
+from transfer_queue.status import Progress
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
 from twinkle.data.check import check_prompts
@@ -25,12 +25,12 @@ from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
 from twinkle.loop.reward_worker import RewardWorker
 from twinkle.loop.rollout import PromptFeeder, RolloutWorker
-from twinkle.loop.run_folder import RunFolder
+from twinkle.loop.run_folder import QUEUE, RunFolder
 from twinkle.loop.stop import StopSignals
 from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
-from twinkle.loop.weight_sync import PolicySampler
-from twinkle.metrics import MetricsEndpoint, TrainingMetrics
+from twinkle.loop.weight_sync import PolicySampler, Version
+from twinkle.metrics import TrainingMetrics, served
 from twinkle.model.policy import Policy
 from twinkle.rl.reward import Reward
 from twinkle.sampler import TorchSampler
@@ -80,10 +80,11 @@ def assemble(
     if config.infra.threads:
         torch.set_num_threads(config.infra.threads)
     controller = stack.enter_context(_start_queue(config))
+    stack.enter_context(published(run / QUEUE, controller.get_info()))
     clients = {name: TimedClient(name, controller.get_info()) for name in ("feeder", *TASKS)}
     for client in clients.values():
         stack.callback(client.close)
-    metrics = _serve_metrics(config, controller.get_info(), stack)
+    metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
     folder = base_model(config.model, run.path)
     sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
@@ -102,6 +103,9 @@ def assemble(
         keep_through_step=boundary.step,
     )
     stack.callback(evaluation.close)
+    metrics.progress.update(step=boundary.step, version=str(Version(run.lineage, boundary.step)))
+    if boundary.step:
+        metrics.progress.update(checkpoint_step=boundary.step)
     size = model_size(config, parameters=policy.num_parameters, trainable=policy.num_trainable)
     plan = plan_lines(config, model=size, run_folder=str(run.path))
     return Assembly(boundary, policy, loop, evaluation, checkpoints, records, metrics, plan, began)
@@ -118,24 +122,13 @@ def _start_queue(config: TrainConfig) -> TransferQueueController:
     )
 
 
-def _serve_metrics(config: TrainConfig, queue: dict[str, Any], stack: ExitStack) -> TrainingMetrics:
-    registry = CollectorRegistry()
+def _serve_metrics(config: TrainConfig, queue: dict[str, Any], lineage: int, stack: ExitStack) -> TrainingMetrics:
+    registry, progress = CollectorRegistry(), Progress()
+    progress.update(lineage=lineage)
     if config.metrics.port:
-        client = stack.enter_context(TransferQueueClient("metrics", queue, call_timeout_s=2.0))
-
-        def ready() -> str | None:
-            try:
-                client.stats()
-            except TransferQueueError as error:
-                return str(error)
-            return None
-
-        collectors = [QueueCollector(client.stats)]
-        endpoint = MetricsEndpoint(
-            config.metrics.host, config.metrics.port, registry, ready=ready, collectors=collectors
-        )
+        endpoint = served(config.metrics.host, config.metrics.port, queue, registry=registry, progress=progress)
         stack.enter_context(endpoint)
-    return TrainingMetrics(registry)
+    return TrainingMetrics(registry, progress)
 
 
 def _restore(checkpoints: Checkpoints, policy: Policy) -> Boundary:

@@ -147,7 +147,7 @@ class MetricsConfig:
     """Where figures go besides ``metrics.jsonl``.
 
     Attributes:
-        port: Prometheus endpoint with /metrics and /readyz; 0 = off.
+        port: HTTP endpoint with /metrics, /readyz, /why and /v1/status; 0 = off.
         host: address that it listens on.
         tensorboard: write event files to ``<run folder>/tensorboard``.
         wandb: send figures to Weights & Biases (extra ``wandb``).

@@ -16,6 +16,7 @@ from twinkle.errors import ConfigError, RunError
 
 STARTED = "run.json"
 RESULT = "result.json"
+QUEUE = "queue.json"
 
 
 class RunFolder:
@@ -23,7 +24,8 @@ class RunFolder:
 
     Holds ``run.json`` (what a run must share to continue it, lineage), ``config.yaml``, ``metrics.jsonl``,
     ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``,
-    ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished.
+    ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished. While it runs,
+    ``queue.json`` says where its queue is.
     """
 
     def __init__(self, path: Path, lock: int, *, lineage: int):

@@ -144,6 +144,7 @@ class Session:
         self._sync_records()
         self.parts.assert_queue_empty()
         self.parts.checkpoints.save(boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
+        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _sync_records(self) -> None:
         self.parts.records.sync()

@@ -1,5 +1,7 @@
 """The addresses of a storage actor: blocks lie one after the other, and go with the last of their bytes."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def test_a_block_is_there_until_all_of_its_bytes_were_freed_in_any_order_and_pie
     owner = [number for number, size in enumerate(sizes) for _ in range(size)]
     left = set(range(total))
     cuts = sorted({0, total, *data.draw(st.lists(st.integers(0, total)))})
-    pieces = data.draw(st.permutations(list(zip(cuts, cuts[1:], strict=False))))
+    pieces = data.draw(st.permutations(list(itertools.pairwise(cuts))))
     for start, end in pieces:
         alive = {owner[address] for address in left}
         left -= set(range(start, end))

@@ -15,11 +15,11 @@ from tests.transfer_queue.transport.serving import Answering, serving, until
 from transfer_queue import ConfigurationError, wire
 from transfer_queue.connection import Connection
 from transfer_queue.errors import ProtocolError
-from transfer_queue.server import Server
+from transfer_queue.server import BURST, Server
 from transfer_queue.transport import unix
 from transfer_queue.transport.channel import Lost, UnixChannel, unix_socket
 from transfer_queue.transport.descriptors import Descriptors
-from transfer_queue.transport.framing import Decoder, framed
+from transfer_queue.transport.framing import Decoder, Frame, framed
 from transfer_queue.transport.unix import TURN, UnixListener, is_ours, uid_of
 
 LONGEST = 64 << 20
@@ -66,7 +66,7 @@ def request(sequence: int, client: str = "me", *values: bytes) -> bytes:
 
 def replies(peer: socket.socket, count: int) -> list[int]:
     """Sequence numbers of the next replies."""
-    decoder, found = Decoder(), []
+    decoder, found = Decoder(), list[int]()
     while len(found) < count:
         data = peer.recv(1 << 16)
         assert data, "the server hung up"
@@ -99,7 +99,7 @@ def test_requests_in_pieces_and_many_at_once_are_answered_in_order(server: Serve
 
 
 def test_large_values_go_both_ways_whole(server: Server[Answering], path: str) -> None:
-    values = [os.urandom(5_000_000), b"", os.urandom(100), bytearray(os.urandom(70_000))]
+    values: list[Frame] = [os.urandom(5_000_000), b"", os.urandom(100), bytearray(os.urandom(70_000))]
     connection = Connection({"endpoint": f"unix://{path}"})
     try:
         _, received = connection.call("me", wire.GetStats(), values, 30, lambda: "waiting")
@@ -115,7 +115,7 @@ def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything(server: Server[A
     slow.sendall(request(1, "me", value) + request(2))
     quick.sendall(request(7))
     assert replies(quick, 1) == [7]
-    decoder, found = Decoder(), []
+    decoder, found = Decoder(), list[list[Frame]]()
     while len(found) < 2:
         decoder.feed(slow.recv(10_000))
         while (parts := decoder.take()) is not None:
@@ -193,6 +193,18 @@ def test_a_flood_leaves_the_others_their_turn(path: str, dial: Dial) -> None:
 
     assert burst.count(1) <= TURN
     assert max(map(len, server.receiver.bursts)) <= TURN + 1
+
+
+def test_a_burst_is_settled_before_all_the_world_has_spoken(path: str, dial: Dial) -> None:
+    listener = UnixListener(path, Descriptors())
+    peers = [dial() for _ in range(2 * BURST // TURN)]
+    for peer in peers:
+        peer.sendall(b"".join(request(sequence) for sequence in range(1, TURN + 1)))
+    with serving([listener]) as server:
+        for peer in peers:
+            assert replies(peer, TURN) == list(range(1, TURN + 1))
+
+    assert max(map(len, server.receiver.bursts)) <= BURST
 
 
 def test_a_bad_frame_costs_its_sender_the_connection_after_one_sentence(server: Server[Answering], dial: Dial) -> None:

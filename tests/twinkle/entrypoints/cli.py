@@ -37,7 +37,8 @@ class Trainer:
         temporary = Path(f"/tmp/tw-{uuid.uuid4().hex[:8]}")  # short: a unix socket's path has 104 bytes on macOS
         temporary.mkdir()
         mark = uuid.uuid4().hex
-        environment = {**os.environ, "TMPDIR": str(temporary), MARK: mark, "PYTHONPATH": str(self.folder)}
+        paths = os.pathsep.join(filter(None, [str(self.folder), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "TMPDIR": str(temporary), MARK: mark, "PYTHONPATH": paths}
         environment["TORCHINDUCTOR_CACHE_DIR"] = str(self.folder / "torch")  # torch's own cache, made at import
         process = subprocess.Popen(
             [*COMMAND, *flags, *(FAST if fast else []), *overrides],

@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -14,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from tests.twinkle.entrypoints.cli import Outcome, Trainer
 from twinkle.loop.records import read_rows
 
+TWINKLE = [sys.executable, "-m", "twinkle.cli"]
 FIGURES = {
     "step", "reward_mean", "reward_std", "loss", "grad_norm", "kl", "clip_fraction", "tokens_per_s", "seconds",
     "version", "staleness_max", "logp_diff_max", "queue_seconds",
@@ -143,19 +146,21 @@ def test_metrics_and_readiness_are_served_while_it_runs(trainer: Trainer) -> Non
         port = free.getsockname()[1]
     running = trainer.start("loop.steps=300", f"metrics.port={port}")
     pages: dict[str, str] = {}
+    whys: list[int] = []
 
     def look() -> None:
         deadline = time.monotonic() + 60
-        while len(pages) < 2 and time.monotonic() < deadline:
-            for page in ("readyz", "metrics"):
+        while len(pages) < 3 and time.monotonic() < deadline:
+            for page in ("readyz", "metrics", "v1/status"):
                 try:
                     with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=2) as reply:
                         text = reply.read().decode()
                 except OSError:
                     time.sleep(0.05)
                     continue
-                if page == "readyz" or "twinkle_step 1" in text:
+                if page == "readyz" or "twinkle_step 1" in text or '"step":1' in text:
                     pages[page] = text
+        whys.append(subprocess.run([*TWINKLE, "why"], cwd=trainer.folder, check=False, timeout=60).returncode)
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -165,3 +170,7 @@ def test_metrics_and_readiness_are_served_while_it_runs(trainer: Trainer) -> Non
     assert outcome.code == 0, outcome
     assert pages["readyz"] == "ready\n"
     assert re.search(r'transfer_queue_\w+\{.*task="train"', pages["metrics"])
+    status = json.loads(pages["v1/status"])
+    assert (status["lineage"], status["version"], status["queue"]["required"]) == (0, f"0.{status['step']}", 64)
+    assert whys in ([0], [3])  # the queue of the run is found by its folder
+    assert not (trainer.latest / "queue.json").exists()
