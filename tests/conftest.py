@@ -22,8 +22,8 @@ def begin_ray(**arguments: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
-    """One local Ray for the session."""
-    ray = begin_ray()
+    """One Ray of our own for the session, whichever else runs on the machine."""
+    ray = begin_ray(address="local")
     yield ray
     ray.shutdown()
 
