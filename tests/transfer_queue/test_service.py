@@ -306,3 +306,21 @@ def test_no_step_is_so_late_that_its_number_fits_into_no_message(node: Node, pee
     assert (answer.name, "out of range" in answer.message) == ("FieldError", True)
     put(peer, 4, step=2**53)
     assert put(peer, 1).steps == [2**53 + 1]
+
+
+@pytest.mark.parametrize(("rows", "fields"), [(20, ["x"]), (2, ["x"] * 10)])
+def test_what_no_answer_can_hold_is_refused_before_it_is_put_together(
+    node: Node, peer: Peer, monkeypatch: pytest.MonkeyPatch, rows: int, fields: list[str]
+) -> None:
+    """One request that named row 0 a hundred thousand times kept the controller busy for minutes, and 7 GB of memory."""
+    monkeypatch.setattr("transfer_queue.service.LONGEST_MESSAGE", 1000)
+    put(peer, 4, value=bytes(100))
+    collected = []
+    collect = node.state.catalog._collect
+    monkeypatch.setattr(node.state.catalog, "_collect", lambda *found: (collected.append(1), collect(*found))[1])
+
+    answer = peer.ask(wire.GetData([0] * rows, fields))
+
+    assert (answer.name, "ask for fewer rows" in answer.message) == ("FieldError", True)
+    assert len(collected) < 10
+    assert isinstance(peer.ask(wire.GetData([0, 1, 2, 3, 0, 1], ["x"])), wire.Values)
