@@ -33,10 +33,10 @@ from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.segment_places import Kind, SegmentPlaces
 from transfer_queue.serving import Post, Serving
-from transfer_queue.storage.catalog import Found
+from transfer_queue.storage.catalog import Found, check_answer, size_of
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
-from transfer_queue.transport.framing import LONGEST_HEADER
+from transfer_queue.transport.framing import LONGEST_HEADER, LONGEST_MESSAGE
 from transfer_queue.transport.link import Link
 from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
 
@@ -230,7 +230,12 @@ class Service:
         if not body.fields:
             raise FieldError("get_data names no fields")
         self.ledger.steps.locate(body.indexes)
-        found = [self.catalog.read(field, body.indexes) for field in body.fields]
+        found, left = [], LONGEST_MESSAGE
+        for field in body.fields:
+            found.append(self.catalog.read(field, body.indexes, left))
+            _, here, places = found[-1]
+            left -= size_of(places) if body.far and places is not None else len(here)
+        check_answer(0, left)
         columns = [column for column, _, _ in found]
         placed = [i for i, (_, _, places) in enumerate(found) if places is not None]
         if not placed:
