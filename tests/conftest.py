@@ -13,7 +13,8 @@ def begin_ray(**arguments: Any) -> Any:
     """Connect this process to a Ray: a new local one without a dashboard, or that of an `address`."""
     import ray
 
-    local = {} if "address" in arguments else {"num_cpus": 2, "include_dashboard": False}
+    begins = arguments.get("address", "local") == "local"
+    local = {"num_cpus": 2, "include_dashboard": False} if begins else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's start-up warns about its own future
         ray.init(**local, **QUIET, **arguments)

@@ -230,7 +230,8 @@ class Service:
         if not body.fields:
             raise FieldError("get_data names no fields")
         self.ledger.steps.locate(body.indexes)
-        found, left = [], LONGEST_MESSAGE
+        found: list[Found] = []
+        left = LONGEST_MESSAGE
         for field in body.fields:
             found.append(self.catalog.read(field, body.indexes, left))
             _, here, places = found[-1]
@@ -245,7 +246,7 @@ class Service:
             self._read_for(caller, columns, found)
         else:
             read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
-            parts = [here if places is None else places for _, here, places in found]
+            parts = [each[1] if each[2] is None else each[2] for each in found]
             inline = [found[i][1] for i in placed]
             self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
         if self.ledger.holds.open:
