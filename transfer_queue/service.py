@@ -237,10 +237,10 @@ class Service:
             _, here, places = found[-1]
             left -= size_of(places) if body.far and places is not None else len(here)
         check_answer(0, left)
-        columns = [column for column, _, _ in found]
-        placed = [i for i, (_, _, places) in enumerate(found) if places is not None]
+        columns = [each[0] for each in found]
+        placed = [i for i, each in enumerate(found) if each[2] is not None]
         if not placed:
-            frames = wire.joined([here for _, here, _ in found])
+            frames = wire.joined([each[1] for each in found])
             self._replies.reply(caller, wire.Values(columns), frames)
         elif body.far:
             self._read_for(caller, columns, found)
