@@ -234,7 +234,7 @@ class Service:
         left = LONGEST_MESSAGE
         for field in body.fields:
             found.append(self.catalog.read(field, body.indexes, left))
-            _, here, places = found[-1]
+            here, places = found[-1][1:]
             left -= size_of(places) if body.far and places is not None else len(here)
         check_answer(0, left)
         columns = [each[0] for each in found]
