@@ -109,7 +109,9 @@ class Offer:
         if type(sampler).reject is BaseSampler.reject:
             return {}
         named = sampler.reject(*self.status(), **self.extra())
-        rejected = {sendable(str(reason)): whole_numbers(rows, len(self.produced) + 1) for reason, rows in named.items()}
+        rejected = {
+            sendable(str(reason)): whole_numbers(rows, len(self.produced) + 1) for reason, rows in named.items()
+        }
         free, seen = {row for row in self.rows if not self.taken[row]}, set()
         for reason, rows in rejected.items():
             for row in rows:

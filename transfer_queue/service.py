@@ -233,8 +233,8 @@ class Service:
         found, left = [], LONGEST_MESSAGE
         for field in body.fields:
             found.append(self.catalog.read(field, body.indexes, left))
-            _, here, places = found[-1]
-            left -= size_of(places) if body.far and places is not None else len(here)
+            places = found[-1][2]
+            left -= size_of(places) if body.far and places is not None else len(found[-1][1])
         check_answer(0, left)
         columns = [column for column, _, _ in found]
         placed = [i for i, (_, _, places) in enumerate(found) if places is not None]
