@@ -324,3 +324,36 @@ def test_what_no_answer_can_hold_is_refused_before_it_is_put_together(
     assert (answer.name, "ask for fewer rows" in answer.message) == ("FieldError", True)
     assert len(collected) < 10
     assert isinstance(peer.ask(wire.GetData([0, 1, 2, 3, 0, 1], ["x"])), wire.Values)
+
+
+def test_a_put_that_waits_for_a_step_which_is_cleared_does_not_bring_it_back(node: Node, peer: Peer) -> None:
+    """Nobody would ever take the rows of that step, and it would hold a place for ever."""
+    put(peer, value=bytes(800), step=0)
+    late = Peer(node, 2)
+    late.send(*put_of(1, value=bytes(300), step=0))
+    peer.ask(wire.Clear(0))
+
+    assert late.answer().name == "StepClearedError"
+    assert node.state.ledger.steps.alive == {}
+    assert put(late, step=0).steps == [0]
+
+
+@pytest.mark.parametrize("steps", [(0, 1, 2), (0, 0, 1)])
+def test_who_waits_for_bytes_or_a_step_holds_nobody_up_who_completes_an_older_step(
+    node: Node, peer: Peer, steps: tuple[int, int, int]
+) -> None:
+    """Its rows are what the older step needs to be consumed, and only that makes room."""
+    put(peer, value=bytes(300), step=steps[0])
+    put(peer, value=bytes(300), step=steps[1])
+    ahead, behind, same = Peer(node, 2), Peer(node, 3), Peer(node, 4)
+    ahead.send(*put_of(1, value=bytes(600), step=steps[2]))
+    same.send(*put_of(1, value=bytes(10), step=steps[2]))
+    behind.ask(*put_of(1, value=bytes(100), step=0))
+
+    assert behind.answer().steps == [0]
+    assert (ahead.answer(), same.answer()) == (None, None)
+    waiting = Peer(node, 5)
+    waiting.send(*put_of(1, value=bytes(300), step=0))
+    late = Peer(node, 6)
+    late.ask(*put_of(1, value=bytes(250), step=0))
+    assert (waiting.answer(), late.answer()) == (None, None)
