@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from transfer_queue import operations as op
 from transfer_queue import wire
 from transfer_queue.answers import Answers
 from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
 from transfer_queue.checkpoint import Checkpoints
-from transfer_queue.custom import CustomSamplers
-from transfer_queue.errors import (
-    BackPressureError,
-    FieldError,
-    JournalError,
-    NotReadyError,
-    ProtocolError,
-    TransferQueueError,
-)
+from transfer_queue.errors import FieldError, ProtocolError
 from transfer_queue.journal import Compactor
-from transfer_queue.ledger import DPPlace, Taken, Want
-from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name, check_possible
+from transfer_queue.ledger import DPPlace, Want
+from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.recorder import Recorder
+from transfer_queue.replies import DONE, Replies
 from transfer_queue.room import Room
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
@@ -38,27 +29,11 @@ from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
 from transfer_queue.transport.link import Link
-from transfer_queue.waiting import Caller, Consumer, Deadlines, Line, Producer, Recycler, Waiter
-
-log = logging.getLogger(__name__)
-
-Post = Callable[[Callable[[], None]], None]
-"""Runs a function in the server's loop; may be called from any thread."""
-
-DONE = wire.Done()
+from transfer_queue.turns import Post, Turns
+from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
 
 LOOK_S = 1.0
 """How soon a caller that died far away, or a segment whose owner died, is noticed."""
-
-
-@dataclass(slots=True)
-class Outgoing:
-    """A reply that leaves once the journal holds what it says; `gone` is called if its caller hung up."""
-
-    caller: Caller
-    body: wire.ReplyBody
-    frames: Sequence[wire.Frame] = ()
-    gone: Callable[[], None] | None = None
 
 
 def _raise(error: Exception) -> None:
@@ -75,14 +50,13 @@ class Service:
     ) -> None:  # fmt: skip
         self.recorder, self.state, self.registry = recorder, recorder.state, registry
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
-        self.room, self.line, self.deadlines = room, Line(), Deadlines()
         self.files = SegmentFiles(recorder, folder)
-        self.post, self._compactor, self._fatal = post, compactor, fatal
-        self._out: list[Outgoing] = []
+        self._room, self._post, self._compactor = room, post, compactor
         self._looked_at = recorder.now()
-        self._custom = CustomSamplers(self, timeout_s)
         self._traffic = Traffic(time.monotonic)
-        self._answers = Answers(recorder, registry, self.line, room, self._custom, self._traffic)
+        self._replies = Replies(recorder, self._traffic, fatal)
+        self.turns = Turns(recorder, room, self._replies, post, timeout_s)
+        self._answers = Answers(recorder, registry, self.turns, self._traffic)
         self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
@@ -121,32 +95,29 @@ class Service:
             self._traffic.asked(request.body)
             answer = self.state.sessions.answer(request.session, request.sequence)
             if answer is not None:
-                self._reply(caller, answer)
+                self._replies.reply(caller, answer)
                 return
             self._handlers[type(request.body)](caller, request.body, parts[1:])
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-            self._fail(caller, error)
+            self._replies.fail(caller, error)
 
     def gone(self, link: Link) -> None:
         """The peer hung up: nobody shall wait behind it."""
         self.catalog.segments.end_reads_of(link)
-        self._forget(lambda waiter: waiter.caller.link is link)
+        self.turns.forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
         now = self.recorder.now()
         next_lease = self.ledger.next_deadline()
         if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
-            self.serve()
-        self._custom.check()
-        for waiter in self.deadlines.due(now):
-            if not waiter.over:  # the end of one wait may have served another
-                self._time_out(waiter, now)
+            self.turns.serve()
+        self.turns.end_due(now)
         if self.recorder.journal is not None:
             self.recorder.journal.sync()
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
-            self._forget(lambda waiter: not waiter.caller.link.alive())
+            self.turns.forget(lambda waiter: not waiter.caller.link.alive())
             self.files.sweep()
             if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
@@ -155,30 +126,12 @@ class Service:
             self._look_at_checkpoints()
 
     def settle(self) -> None:
-        """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
-        while self._out:
-            out, self._out = self._out, []
-            if self.recorder.journal is not None:
-                try:
-                    self.recorder.journal.commit()
-                except JournalError as error:
-                    self._give_up(out, error)
-                    return
-            for each in out:
-                header = wire.encode(wire.Reply(each.caller.sequence, each.body))
-                if not each.caller.link.send([header, *each.frames]) and each.gone is not None:
-                    each.gone()
-
-    def _give_up(self, out: Sequence[Outgoing], error: JournalError) -> None:
-        """What was done is not written, so nobody may hear of it: a restart goes on from what is."""
-        failure = wire.Failure("JournalError", str(error), error.details)
-        for each in out:
-            each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
-        self._fatal(error)
+        """Write the journal, then let the replies go."""
+        self._replies.settle()
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, on the server's clock, or None."""
-        times = [self.deadlines.next(), self.ledger.next_deadline(), self._custom.next_look()]
+        times = [self.turns.next_deadline(), self.ledger.next_deadline()]
         known = [time + self.recorder.behind for time in times if time is not None]
         journal = self.recorder.journal
         if journal is not None and (due := journal.due()) is not None:
@@ -191,7 +144,7 @@ class Service:
         if self._compactor is not None:
             self._compactor.poll()
         self._checkpoints.poll()
-        self._serve_recyclers()
+        self.turns.serve_recyclers()
 
     def close(self) -> None:
         """Let the journal go."""
@@ -213,19 +166,15 @@ class Service:
             check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
         chunks = split(put, frames)
         if put.indexes:
-            self._reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
-            self.serve()
+            self._replies.reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
+            self.turns.serve()
             return
         check_seconds("timeout_s", put.timeout_s)
         size = sum(chunk.size for chunk in chunks)
-        self.room.check(size)
+        self._room.check(size)
         now = self.recorder.now()
         producer = Producer(caller, now, now + put.timeout_s, put, chunks, list(frames), size)
-        if self.room.has_for(producer, self.catalog.stored_bytes) and self._try_producer(producer):
-            self.serve()
-        elif not producer.over:
-            self.room.wait(producer)
-            self.deadlines.add(producer)
+        self.turns.produce(producer)
 
     def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
         check_name("task", body.task, self.ledger.last_wants, MOST_TASKS)
@@ -240,12 +189,7 @@ class Service:
         )  # fmt: skip
         want.check(self.ledger.shape)
         now = self.recorder.now()
-        consumer = Consumer(caller, now, now + body.timeout_s, want, choice)
-        self.line.add(consumer)
-        self._try_consumer(consumer, behind=False)
-        if not consumer.over:
-            self.deadlines.add(consumer)
-        self.serve()
+        self.turns.consume(Consumer(caller, now, now + body.timeout_s, want, choice))
 
     def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[wire.Frame]) -> None:
         if not body.fields:
@@ -256,76 +200,75 @@ class Service:
         placed = [i for i, (_, _, places) in enumerate(found) if places is not None]
         if not placed:
             frames = wire.joined([here for _, here, _ in found])
-            self._reply(caller, wire.Values(columns), frames)
+            self._replies.reply(caller, wire.Values(columns), frames)
         else:
             read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
             parts = [here if places is None else places for _, here, places in found]
             inline = [found[i][1] for i in placed]
-            self._reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
+            self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
         if self.ledger.holds.open:
             self.recorder.do(None, op.Read(body.indexes))
-            self.serve()
+            self.turns.serve()
 
     def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[wire.Frame]) -> None:
         self.catalog.segments.end_read(body.read)
-        self._serve_recyclers()
+        self.turns.serve_recyclers()
 
     def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
         self.files.check(body.path, body.size)
-        self._reply(caller, self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session)))
+        self._replies.reply(caller, self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session)))
 
     def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
+        self._replies.reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
         self.files.sweep()
 
     def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
         check_seconds("timeout_s", body.timeout_s)
         now = self.recorder.now()
         waiter = Recycler(caller, now, now + body.timeout_s, body.segments)
-        if not self._try_recycler(waiter, at_least=0 if body.timeout_s == 0 else 1):
-            self.room.recyclers.append(waiter)
-            self.deadlines.add(waiter)
+        self.turns.recycle(waiter, patient=body.timeout_s > 0)
 
     def _locate(self, caller: Caller, body: wire.Locate, _: Sequence[wire.Frame]) -> None:
         known = self.catalog.segments.known
-        self._reply(caller, wire.Located([known[number].path if number in known else "" for number in body.segments]))
+        paths = [known[number].path if number in known else "" for number in body.segments]
+        self._replies.reply(caller, wire.Located(paths))
 
     def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[wire.Frame]) -> None:
         dead = self.files.missing(body.segments)
         if dead:
             self.recorder.do(None, op.Lose(dead))
-        self._reply(caller, wire.Done(bool(dead)))
-        self.serve()
+        self._replies.reply(caller, wire.Done(bool(dead)))
+        self.turns.serve()
 
     def _change(self, caller: Caller, body: op.Operation, _: Sequence[wire.Frame]) -> None:
         """An operation that the caller asks for as it is."""
-        self._reply(caller, self.recorder.do(caller, body))
-        self.serve()
+        self._replies.reply(caller, self.recorder.do(caller, body))
+        self.turns.serve()
 
     def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
-        self._reply(caller, self.recorder.do(caller, body))
+        self._replies.reply(caller, self.recorder.do(caller, body))
 
     def _checkpoint(self, caller: Caller, body: wire.Checkpoint, _: Sequence[wire.Frame]) -> None:
         def done(error: Exception | None) -> None:
             if error is None:
-                self._reply(caller, DONE)
+                self._replies.reply(caller, DONE)
             else:
-                self._fail(caller, error)
+                self._replies.fail(caller, error)
 
         self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, wire.Explained(self._answers.why(body.task)))
+        self._replies.reply(caller, wire.Explained(self._answers.why(body.task)))
 
     def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, self._answers.stats())
+        self._replies.reply(caller, self._answers.stats())
 
     def _survey(self, caller: Caller, body: wire.Survey, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, self._answers.survey(body))
+        self._replies.reply(caller, self._answers.survey(body))
 
     def _peek(self, caller: Caller, body: wire.Peek, _: Sequence[wire.Frame]) -> None:
-        self._reply(caller, self._answers.peek(body))
+        self._replies.reply(caller, self._answers.peek(body))
 
     def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[wire.Frame]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""
@@ -335,9 +278,9 @@ class Service:
                 if isinstance(made, Exception):
                     raise made
                 self.register_sampler(made, body.task, None if body.everyone else caller.client, body.spec, caller)
-                self._reply(caller, DONE)
+                self._replies.reply(caller, DONE)
             except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-                self._fail(caller, error)
+                self._replies.fail(caller, error)
 
         def make() -> None:
             made: BaseSampler | Exception
@@ -345,7 +288,7 @@ class Service:
                 made = build(body.spec)
             except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
                 made = error
-            self.post(lambda: answer(made))
+            self._post(lambda: answer(made))
 
         threading.Thread(target=make, name=f"making {body.spec.path}", daemon=True).start()
 
@@ -356,142 +299,3 @@ class Service:
         """Let this sampler serve requests for the task that arrive from now on."""
         self.registry.register(sampler, task, client)
         self.recorder.do(caller, op.Register(task, client, spec, repr(sampler)))
-
-    # Waiting
-
-    def serve(self) -> None:
-        """Serve everybody whose request could turn out differently since it was tried last."""
-        ledger = self.ledger
-        while True:
-            while ledger.stirred:
-                task, step = ledger.stirred.pop()
-                behind = False
-                for consumer in self.line.stirred(task, step):
-                    if not consumer.over:
-                        self._try_consumer(consumer, behind)
-                        behind = behind or not consumer.over
-            for consumer in list(self.line.custom.values()):
-                if not consumer.over:
-                    self._try_consumer(consumer, behind=False)
-            if not any(self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)):
-                break
-        self._serve_recyclers()
-
-    def _serve_recyclers(self) -> None:
-        for waiter in self.room.recyclers[:]:
-            if waiter.over or self._try_recycler(waiter, at_least=1):
-                self.room.recyclers.remove(waiter)
-
-    def _try_recycler(self, waiter: Recycler, at_least: int) -> bool:
-        ranges = self.catalog.segments.reusable(waiter.segments)
-        if len(ranges) < at_least:
-            return False
-        waiter.over = True
-        self._reply(waiter.caller, self.recorder.do(waiter.caller, op.GiveRanges(ranges)))
-        return True
-
-    def _try_producer(self, producer: Producer) -> bool:
-        """Whether this put is over, served or failed."""
-        try:
-            rows = self.recorder.put(producer.caller, producer.put, producer.chunks, producer.frames)
-        except TransferQueueError as error:
-            producer.over = True
-            self._fail(producer.caller, error)
-            return True
-        if rows is None:
-            return False
-        producer.over = True
-        self._reply(producer.caller, rows)
-        return True
-
-    def _try_consumer(self, consumer: Consumer, behind: bool) -> None:
-        """Serve this request if it can be, or let it fail if it never can; `behind` another one it only joins."""
-        if consumer.running:
-            return
-        want = consumer.want
-        try:
-            joins = want.dp is not None and self.ledger.reservations.find(want) is not None
-            if not joins and (behind or self.line.ahead_of(consumer) is not None):
-                check_possible(self.ledger.shape, self.ledger.steps, want)
-                return
-            if consumer.choice.custom is not None and not joins:
-                self._custom.ask(consumer, consumer.choice.custom)
-                return
-            rows = self.recorder.do(consumer.caller, op.Take(want))
-        except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
-            self.leave(consumer, error)
-            return
-        if rows is not None:
-            self.hand_over(consumer, cast(wire.Rows, rows))
-
-    def hand_over(self, consumer: Consumer, rows: wire.Rows) -> None:
-        """These rows are the consumer's; who waits behind it may be next."""
-        taken = cast(Taken, self.state.last_taken)
-        undo = op.Undo(consumer.want, taken.indexes, taken.lease_id, taken.voted)
-        self._leave_line(consumer)
-
-        def gone() -> None:
-            self.recorder.undo(consumer.caller, undo)
-            self.serve()
-
-        self._reply(consumer.caller, rows, gone=gone)
-
-    def leave(self, consumer: Consumer, error: Exception) -> None:
-        """The wait ends with this error."""
-        self._leave_line(consumer)
-        self._fail(consumer.caller, error)
-
-    def _leave_line(self, consumer: Consumer) -> None:
-        self.line.remove(consumer)
-        self._stir(consumer.want)
-
-    def _stir(self, want: Want) -> None:
-        """Let those who wait for the same rows be tried again."""
-        if self.line.of_task(want.task):
-            steps = [each.step for each in self.ledger.steps.in_order()] if want.step is None else [want.step]
-            self.ledger.stirred.update((want.task, step) for step in steps)
-
-    def _forget(self, dead: Callable[[Waiter], bool]) -> None:
-        found: list[Waiter] = [*self.line, *self.room.producers, *self.room.recyclers]
-        for waiter in [each for each in found if dead(each)]:
-            if isinstance(waiter, Consumer):
-                self._leave_line(waiter)
-            waiter.over = True
-        self.serve()
-
-    def _time_out(self, waiter: Waiter, now: float) -> None:
-        waited = now - waiter.since
-        if isinstance(waiter, Consumer):
-            explanation = self._answers.explain(waiter)
-            details = {"task": waiter.want.task, "needed": explanation.needed, "ready": explanation.ready}
-            self.leave(waiter, NotReadyError(f"get_meta waited {waited:.1f} s: {explanation}", details))
-            self.serve()
-        elif isinstance(waiter, Producer):
-            waiter.over = True
-            text = self.room.why_full(waiter, waited, self.ledger, self.catalog.stored_bytes)
-            self._fail(waiter.caller, BackPressureError(text))
-            self.serve()
-        elif isinstance(waiter, Recycler):
-            self._try_recycler(waiter, at_least=0)
-
-    def read_values(self, field: str, indexes: list[int]) -> Sequence[Any]:
-        """One field of some rows, for samplers."""
-        return self.catalog.scalars(field, indexes)
-
-    # Replies
-
-    def _reply(
-        self, caller: Caller, body: wire.ReplyBody | None, frames: Sequence[wire.Frame] = (),
-        gone: Callable[[], None] | None = None,
-    ) -> None:  # fmt: skip
-        body = DONE if body is None else body
-        self._traffic.answered(body)
-        self._out.append(Outgoing(caller, body, frames, gone))
-
-    def _fail(self, caller: Caller, error: Exception) -> None:
-        if isinstance(error, TransferQueueError):
-            self._reply(caller, wire.Failure(type(error).__name__, str(error), error.details))
-            return
-        log.error("a request of client %r failed", caller.client, exc_info=error)
-        text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
-        self._reply(caller, wire.Failure("RequestError", text, {}))

@@ -1,0 +1,75 @@
+"""Replies: they leave together, once the journal holds what they say."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transfer_queue import wire
+from transfer_queue.errors import JournalError, TransferQueueError
+from transfer_queue.recorder import Recorder
+from transfer_queue.traffic import Traffic
+from transfer_queue.waiting import Caller
+
+log = logging.getLogger(__name__)
+
+DONE = wire.Done()
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """A reply that leaves once the journal holds what it says; `gone` is called if its caller hung up."""
+
+    caller: Caller
+    body: wire.ReplyBody
+    frames: Sequence[wire.Frame] = ()
+    gone: Callable[[], None] | None = None
+
+
+class Replies:
+    """What callers are told. `fatal` is called when the journal cannot be written any more."""
+
+    def __init__(self, recorder: Recorder, traffic: Traffic, fatal: Callable[[Exception], None]) -> None:
+        self._recorder, self._traffic, self._fatal = recorder, traffic, fatal
+        self._out: list[Outgoing] = []
+
+    def reply(
+        self, caller: Caller, body: wire.ReplyBody | None, frames: Sequence[wire.Frame] = (),
+        gone: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Answer at the next `settle`; None is `Done`. `gone` takes back what a caller that hung up never heard of."""
+        body = DONE if body is None else body
+        self._traffic.answered(body)
+        self._out.append(Outgoing(caller, body, frames, gone))
+
+    def fail(self, caller: Caller, error: Exception) -> None:
+        """Answer with this error; one that is a fault of the controller is logged here."""
+        if isinstance(error, TransferQueueError):
+            self.reply(caller, wire.Failure(type(error).__name__, str(error), error.details))
+            return
+        log.error("a request of client %r failed", caller.client, exc_info=error)
+        text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
+        self.reply(caller, wire.Failure("RequestError", text, {}))
+
+    def settle(self) -> None:
+        """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
+        while self._out:
+            out, self._out = self._out, []
+            if self._recorder.journal is not None:
+                try:
+                    self._recorder.journal.commit()
+                except JournalError as error:
+                    self._give_up(out, error)
+                    return
+            for each in out:
+                header = wire.encode(wire.Reply(each.caller.sequence, each.body))
+                if not each.caller.link.send([header, *each.frames]) and each.gone is not None:
+                    each.gone()
+
+    def _give_up(self, out: Sequence[Outgoing], error: JournalError) -> None:
+        """What was done is not written, so nobody may hear of it: a restart goes on from what is."""
+        failure = wire.Failure("JournalError", str(error), error.details)
+        for each in out:
+            each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
+        self._fatal(error)
