@@ -222,9 +222,8 @@ def test_rows_of_a_worker_that_was_killed_come_back(
             os.kill(next(worker.pid or 0 for worker in multiprocessing.active_children()), signal.SIGKILL)
             for _ in range(ROWS):
                 next(stream)
-    ready, leased, consumed = counts(client)
+    consumed = counts(client)[2]  # what the dead worker had not reported comes back when its lease expires
 
-    assert (ready, leased) == (ROWS - consumed, 0)
     assert sum(len(batch) for batch in StreamingDataLoader(dataset(controller, 2))) == ROWS - consumed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,8 @@ class AsyncTcpChannel:
 
     async def send(self, parts: Sequence[Frame]) -> None:
         check(parts, self._longest)
-        await self._socket.send_multipart(parts, copy=False)
+        with contextlib.suppress(zmq.Again):  # it says so when the peer is gone; `receive` tells
+            await self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
 
     async def receive(self) -> list[Frame]:
         while True:

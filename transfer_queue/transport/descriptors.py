@@ -29,8 +29,12 @@ class Descriptors:
     def __init__(self) -> None:
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.reserve = min(RESERVE, self.limit // 4)
-        self.most = max(1, self.limit - _open_now() - self.reserve)
         self.used = 0
+        self.measure()
+
+    def measure(self) -> None:
+        """Count again what is open beside the connections; for who has just opened a lot that stays."""
+        self.most = max(1, self.limit - (_open_now() - self.used) - self.reserve)
 
     def full(self) -> bool:
         return self.used >= self.most

@@ -7,6 +7,7 @@ of its sockets are watched by the loop: the router, its monitor, and the door (Z
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Callable, Sequence
 from selectors import EVENT_READ
 from typing import Any
@@ -49,13 +50,15 @@ class TcpListener:
         self._links: dict[bytes, TcpLink] = {}
         self._connections: dict[int, TcpLink | None] = {}  # by ZeroMQ's descriptor
         self._too_many: set[int] = set()
-        self._bound, self._draining = True, False
+        self._draining = False
         try:
             self._router.bind(address)
         except zmq.ZMQError as error:
             self.close()
             raise ConfigurationError(f"nothing can listen at {address}: {error}") from error
+        descriptors.measure()  # ZeroMQ has a dozen of its own
         self.endpoint: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._port = int(self.endpoint.rpartition(":")[2])
 
     def _new_router(self, keys: Keys) -> zmq.Socket[bytes]:
         router = self._context.socket(zmq.ROUTER)
@@ -132,10 +135,8 @@ class TcpListener:
             self._too_many.add(descriptor)
         self._connections[descriptor] = None
         self._descriptors.used += 1
-        if self._bound and self._descriptors.used >= self._descriptors.most + self._descriptors.reserve // 2:
-            log.warning("no more connections are accepted at %s: %s", self.endpoint, self._descriptors.refusal())
-            self._router.unbind(self.endpoint)
-            self._bound = False
+        if self._descriptors.used > self._descriptors.most + self._descriptors.reserve // 2:
+            self._hang_up(descriptor)
 
     def _went(self, descriptor: int) -> None:
         if descriptor not in self._connections:
@@ -146,9 +147,24 @@ class TcpListener:
         if link is not None:
             self._links.pop(link.identity, None)
             link.close()
-        if not self._bound and not self._descriptors.full():
-            self._router.bind(self.endpoint)
-            self._bound = True
+
+    def _hang_up(self, descriptor: int) -> None:
+        """End a connection that is too many even for a sentence. ZeroMQ can't: to unbind would end those of all peers.
+
+        The descriptor is ZeroMQ's and stays so. Should it have been closed and have become something else in the
+        meantime, then that has not our port and is let be.
+        """
+        try:
+            connection = socket.socket(fileno=descriptor)
+        except OSError:
+            return
+        try:
+            if connection.getsockname()[1] == self._port:
+                connection.shutdown(socket.SHUT_RDWR)
+        except (OSError, IndexError):
+            return  # it is gone already
+        finally:
+            connection.detach()
 
     # Messages
 

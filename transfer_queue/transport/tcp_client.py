@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -86,7 +87,8 @@ class TcpChannel:
 
     def send(self, parts: Sequence[Frame], deadline: float) -> None:
         check(parts, self._longest)
-        self._socket.send_multipart(parts, copy=False)
+        with contextlib.suppress(zmq.Again):  # it says so when the peer is gone; `receive` tells
+            self._socket.send_multipart(parts, zmq.NOBLOCK, copy=False)
 
     def receive(self, deadline: float) -> list[Frame]:
         while True:

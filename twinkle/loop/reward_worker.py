@@ -27,7 +27,7 @@ class RewardWorker:
             lease_s=self.queue.lease_s,
             timeout_s=self.queue.timeout_s,
         )
-        data = self.client.get_data(meta)
-        rewards = self.reward.score(list(data["prompt"]), list(data["response"]), list(data["answer"]))
+        data = self.client.get_data(meta, plain=True)
+        rewards = self.reward.score(data["prompt"], data["response"], data["answer"])
         self.client.put({"reward": torch.tensor(rewards)}, metadata=meta)
         self.client.ack(meta)

@@ -69,7 +69,7 @@ class RolloutWorker:
             lease_s=self.queue.lease_s,
             timeout_s=self.queue.timeout_s,
         )
-        data = self.client.get_data(meta)
+        data = self.client.get_data(meta, plain=True)
         order = np.argsort(data["sample_id"].numpy(), kind="stable")
         firsts = order[:: self.samples_per_prompt]
         prompts, seeds = list(data["prompt"]), data["seed"].tolist()

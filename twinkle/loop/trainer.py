@@ -84,7 +84,8 @@ class Trainer:
         """
         metas = [self._get_meta(step, count // self.dp_size, rank) for rank in range(self.dp_size)]
         rows = sorted(
-            (row for meta in metas for row in _rows(self.client.get_data(meta))), key=lambda row: row.sample_id
+            (row for meta in metas for row in _rows(self.client.get_data(meta, plain=True))),
+            key=lambda row: row.sample_id,
         )
         for row in rows:
             self.published.check(row.version, row.fingerprint, sample_id=row.sample_id)
@@ -130,7 +131,7 @@ class Trainer:
         """Some of the rows, as a person reads them."""
         if not self.samples_every or step % self.samples_every or not self.samples_kept:
             return []
-        data = self.client.get_data(meta.first(self.samples_kept), SHOWN_FIELDS)
+        data = self.client.get_data(meta.first(self.samples_kept), SHOWN_FIELDS, plain=True)
         columns = {name: list(_items(data[name])) for name in SHOWN_FIELDS}
         columns["prompt"] = [prompt_text(prompt) for prompt in columns["prompt"]]
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

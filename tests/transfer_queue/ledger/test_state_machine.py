@@ -1,6 +1,6 @@
 """The ledger beside an obviously right model: the same rows for every request, and no row lost or counted twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any, Self
 
 import msgspec
@@ -315,11 +315,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.clear(step)
         self.check_effects(cleared=gone)
 
-    def check_effects(self, cleared: set[int] = frozenset(), forgiven: set[tuple[int, str]] = frozenset()) -> None:  # type: ignore[assignment]
+    def check_effects(self, cleared: Set[int] = frozenset(), forgiven: Set[tuple[int, str]] = frozenset()) -> None:
         """What was freed is what nobody can need, each once."""
         serials = {row.step: row.serial for row in self.model.rows.values()}
         freed, steps = self.model.settle()
-        expected = cleared | {serials[step] for step in steps}
+        expected = set(cleared) | {serials[step] for step in steps}
         for each in self.ledger.effects:
             indexes = [first_index(each.serial) + row for row in each.rows]
             if each.field is not None:

@@ -115,20 +115,36 @@ class StirredMachine(RuleBasedStateMachine):
         live = sorted(self.both.eager.leases.live)
         return data.draw(st.sampled_from(live)) if live else 0
 
-    @rule(data=st.data(), place=st.integers(0, 1))
-    def ack(self, data: st.DataObject, place: int) -> None:
+    @rule(data=st.data(), place=st.integers(0, 1), version=st.sampled_from([None, 1, 2]))
+    def ack(self, data: st.DataObject, place: int, version: int | None) -> None:
         lease = self.lease(data)
-        self.both.tell(lambda ledger: ledger.ack(lease, place))
+        self.both.tell(lambda ledger: ledger.ack(lease, place, version))
+
+    @rule(version=st.integers(0, 1))
+    def rollback(self, version: int) -> None:
+        self.both.tell(lambda ledger: ledger.rollback(version))
+
+    @rule(data=st.data(), field=st.sampled_from("xyy"))
+    def lose(self, data: st.DataObject, field: str) -> None:
+        if self.rows:
+            chosen = data.draw(st.lists(st.sampled_from(self.rows), unique=True, min_size=1, max_size=4))
+            self.both.tell(lambda ledger: ledger.lose(chosen, [field]))
 
     @rule(data=st.data())
     def release(self, data: st.DataObject) -> None:
         lease = self.lease(data)
         self.both.tell(lambda ledger: ledger.release(lease))
 
-    @rule(data=st.data())
-    def drop(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), refill=st.booleans())
+    def drop(self, data: st.DataObject, refill: bool) -> None:
         lease = self.lease(data)
-        self.both.tell(lambda ledger: ledger.drop(lease, "stale"))
+        self.both.tell(lambda ledger: ledger.drop(lease, "stale", refill))
+
+    @rule(data=st.data())
+    def drop_rows(self, data: st.DataObject) -> None:
+        if self.rows:
+            chosen = data.draw(st.lists(st.sampled_from(self.rows), unique=True, min_size=1, max_size=2))
+            self.both.tell(lambda ledger: ledger.drop_rows(chosen, "old"))
 
     @rule(seconds=st.sampled_from([1, 6, 400]))
     def let_time_pass(self, seconds: int) -> None:
@@ -157,12 +173,15 @@ TestStirred = StirredMachine.TestCase
 
 
 class ForgetsToStir(Ledger):
-    """A ledger with a fault: who waits for a field is not told that it came."""
+    """A ledger with a fault: who waits for rows is not told that they came."""
 
-    def put_fields(self, indexes: Sequence[int], fields: Sequence[str], lease_id: int | None = None) -> None:
+    def put_rows(
+        self, count: int, fields: Sequence[str], step: int | None, labels: Sequence[str | int] | None = None
+    ) -> list[int] | None:
         before = set(self.stirred)
-        super().put_fields(indexes, fields, lease_id)
+        indexes = super().put_rows(count, fields, step, labels)
         self.stirred.intersection_update(before)
+        return indexes
 
 
 def test_a_ledger_that_forgets_to_stir_is_caught() -> None:
@@ -170,7 +189,7 @@ def test_a_ledger_that_forgets_to_stir_is_caught() -> None:
         ledger_class = ForgetsToStir
 
     once = [Phase.generate]
-    quick = settings(max_examples=200, stateful_step_count=30, deadline=None, derandomize=True, phases=once)
+    quick = settings(max_examples=500, stateful_step_count=30, deadline=None, derandomize=True, phases=once)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Mutant, settings=quick)
 

@@ -37,8 +37,9 @@ def descriptors() -> Descriptors:
 
 
 @pytest.fixture
-def listener(keys: Keys, descriptors: Descriptors) -> TcpListener:
-    return TcpListener(ANY_PORT, keys, descriptors, 64 << 20)
+def listener(keys: Keys, descriptors: Descriptors) -> Iterator[TcpListener]:
+    with closing(TcpListener(ANY_PORT, keys, descriptors, 64 << 20)) as listening:
+        yield listening
 
 
 @pytest.fixture
@@ -201,13 +202,8 @@ def test_garbage_on_the_port_harms_nobody(
 ) -> None:
     client = make(info)
     host, port = info["endpoint"].removeprefix("tcp://").split(":")
-    for garbage in (
-        b"",
-        b"GET / HTTP/1.1\r\n\r\n",
-        bytes(5000),
-        os.urandom(50_000),
-        b"\xff" * 9 + b"\x7f\x03" + b"x" * 99,
-    ):
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03"
+    for garbage in (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(5000), os.urandom(50_000), greeting + b"x" * 99):
         with socket.create_connection((host, int(port))) as peer:
             peer.sendall(garbage)
             assert client.call(values=[b"x"])[1] == [b"x"]
@@ -224,7 +220,7 @@ def test_a_message_beyond_the_limits_is_refused_and_the_connection_unheard(
     failure = wire.decode_reply(peer.recv_multipart()[0]).body
     assert isinstance(failure, wire.Failure)
     assert (failure.name, "256 parts" in failure.message) == (ProtocolError.__name__, True)
-    until(lambda: server.receiver.over == [] and server.receiver.links == [])
+    until(lambda: len(server.receiver.over) == 1)
     peer.send_multipart([header()])
     other = raw()
     other.send_multipart([header(5)])
@@ -284,7 +280,7 @@ def test_beyond_the_file_limit_newcomers_get_a_sentence_and_then_nothing(keys: K
         assert 10 < len(served) < 80
         assert any("limit of open files is 80 (ulimit -n)" in each for each in outcomes)
         assert [ask(each) for each in served] == [wire.Done()] * len(served)
-        silent = stack.enter_context(held(endpoint, 80))
+        silent = stack.enter_context(held(endpoint, 200))
         assert [ask(each) for each in served] == [wire.Done()] * len(served)
         assert process.poll() is None
         silent.close()
@@ -334,5 +330,5 @@ def test_a_forked_child_leaves_the_parents_connection_alone(server: Server[Answe
 
 
 def test_an_address_that_is_taken_is_an_error(listener: TcpListener, server: Server[Answering], keys: Keys) -> None:
-    with pytest.raises(ConfigurationError, match=r"nothing can listen at tcp://127.0.0.1:"):
+    with pytest.raises(ConfigurationError, match=r"nothing can listen at tcp://127\.0\.0\.1:"):
         TcpListener(listener.endpoint, keys, Descriptors())

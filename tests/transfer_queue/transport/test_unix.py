@@ -19,7 +19,7 @@ from transfer_queue.server import Server
 from transfer_queue.transport import unix
 from transfer_queue.transport.channel import Lost, UnixChannel, unix_socket
 from transfer_queue.transport.descriptors import Descriptors
-from transfer_queue.transport.framing import Decoder, framed
+from transfer_queue.transport.framing import Decoder, Frame, framed
 from transfer_queue.transport.unix import TURN, UnixListener, is_ours, uid_of
 
 LONGEST = 64 << 20
@@ -66,7 +66,7 @@ def request(sequence: int, client: str = "me", *values: bytes) -> bytes:
 
 def replies(peer: socket.socket, count: int) -> list[int]:
     """Sequence numbers of the next replies."""
-    decoder, found = Decoder(), []
+    decoder, found = Decoder(), list[int]()
     while len(found) < count:
         data = peer.recv(1 << 16)
         assert data, "the server hung up"
@@ -99,7 +99,7 @@ def test_requests_in_pieces_and_many_at_once_are_answered_in_order(server: Serve
 
 
 def test_large_values_go_both_ways_whole(server: Server[Answering], path: str) -> None:
-    values = [os.urandom(5_000_000), b"", os.urandom(100), bytearray(os.urandom(70_000))]
+    values: list[Frame] = [os.urandom(5_000_000), b"", os.urandom(100), bytearray(os.urandom(70_000))]
     connection = Connection({"endpoint": f"unix://{path}"})
     try:
         _, received = connection.call("me", wire.GetStats(), values, 30, lambda: "waiting")
@@ -115,7 +115,7 @@ def test_a_slow_reader_keeps_nobody_waiting_and_gets_everything(server: Server[A
     slow.sendall(request(1, "me", value) + request(2))
     quick.sendall(request(7))
     assert replies(quick, 1) == [7]
-    decoder, found = Decoder(), []
+    decoder, found = Decoder(), list[list[Frame]]()
     while len(found) < 2:
         decoder.feed(slow.recv(10_000))
         while (parts := decoder.take()) is not None:
