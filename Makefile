@@ -2,7 +2,8 @@
 #   make run            train the quickstart; settings may follow: make run loop.steps=50 optim.lr=1e-3
 #   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
-#   make constraints    resolve the pinned versions   make clean           remove .venv and caches; runs/ stays
+#   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
+#   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer and caches; runs/ stays
 
 SHELL := /bin/sh
 VENV := .venv
@@ -17,7 +18,7 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-learning check bench constraints clean
+.PHONY: run test test-learning check bench bench-queue constraints clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -38,13 +39,16 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+bench-queue: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.queue $(ARGS)
+
 constraints: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
 		--extra torch --extra ray --extra dev --extra wandb --extra optuna --extra operator \
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/main.txt
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peer build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/uv:

@@ -62,9 +62,7 @@ def microseconds() -> list[float]:
         path = f"{folder}/queue"
         process = subprocess.Popen([sys.executable, "-m", "benchmarks.transport", path], cwd=Path(__file__).parents[1])
         try:
-            while not Path(path).exists():
-                time.sleep(0.01)
-            connection = Connection({"endpoint": f"unix://{path}", "durable": True})
+            connection = Connection({"endpoint": f"unix://{path}", "durable": True})  # so that its start is waited for
             times = sorted(1e6 * _round_trip(connection) for _ in range(ROUND_TRIPS))
             connection.close()
         finally:
@@ -88,4 +86,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1]) if len(sys.argv) > 1 else main()
+    if len(sys.argv) > 1:
+        serve(sys.argv[1])
+    else:
+        main()

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from transfer_queue.errors import SamplerLostError as SamplerLostError
     from transfer_queue.errors import StepClearedError as StepClearedError
     from transfer_queue.errors import StorageFullError as StorageFullError
+    from transfer_queue.errors import StorageTimeoutError as StorageTimeoutError
     from transfer_queue.errors import TransferQueueError as TransferQueueError
     from transfer_queue.loader import StreamingDataLoader as StreamingDataLoader
     from transfer_queue.meta import BatchMeta as BatchMeta
@@ -49,7 +50,7 @@ _ERRORS = (
     "BackPressureError", "ConfigurationError", "ControllerLostError", "ControllerTimeoutError", "DPGroupError",
     "ExhaustedError", "ExtentError", "FieldError", "FieldLostError", "GroupError", "JournalError", "LeaseError",
     "NotReadyError", "ProtocolError", "RequestError", "SamplerError", "SamplerLostError", "StepClearedError",
-    "StorageFullError", "TransferQueueError",
+    "StorageFullError", "StorageTimeoutError", "TransferQueueError",
 )  # fmt: skip
 _SAMPLERS = (
     "BaseSampler", "DPSampler", "GRPOSampler", "SeqlenBalancedSampler", "SequentialSampler", "StalenessFilter",

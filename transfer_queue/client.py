@@ -16,8 +16,16 @@ from typing import Any, TypeVar, cast
 from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import AsyncConnection, Connection
-from transfer_queue.errors import ConfigurationError, GroupError, LeaseError, ProtocolError, TransferQueueError, rebuild
-from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, awaiting, blocking
+from transfer_queue.errors import (
+    ConfigurationError,
+    FieldLostError,
+    GroupError,
+    LeaseError,
+    ProtocolError,
+    TransferQueueError,
+    rebuild,
+)
+from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, Work, awaiting, blocking
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
@@ -107,11 +115,19 @@ class TransferQueueClient:
         rows, columns, frames = encode_fields(data)
         groups = None if group_id is None else _group_ids(group_id, rows)
         indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
-        stored = yield from self._plane.store(frames, timeout_s)
-        body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
-        reply, _ = yield Ask(
-            wire.Rows, body, stored.frames, timeout_s + GRACE_S, lambda: f"put of {rows} rows waited for room"
-        )
+
+        def waits() -> str:
+            return f"put of {rows} rows waited for room"
+
+        for last_try in (False, True):
+            stored = yield from self._plane.store(frames, timeout_s)
+            body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
+            try:
+                reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
+                break
+            except FieldLostError:  # where the values were put died before the controller heard of them
+                if last_try or not stored.extents:
+                    raise
         names = [column.name for column in columns]
         if metadata is not None:
             return metadata.with_fields(names)
@@ -283,7 +299,7 @@ class TransferQueueClient:
             ask = next(steps)
             while True:
                 try:
-                    answer = self._exchange(ask)
+                    answer = ask.future.result(ask.timeout_s) if isinstance(ask, Work) else self._exchange(ask)
                 except BaseException as error:  # noqa: BLE001 - the steps decide
                     ask = steps.throw(error)
                 else:
@@ -298,7 +314,7 @@ class TransferQueueClient:
             ask = next(steps)
             while True:
                 try:
-                    answer = await self._exchange_async(ask)
+                    answer = await (_result(ask) if isinstance(ask, Work) else self._exchange_async(ask))
                 except BaseException as error:  # noqa: BLE001 - the steps decide
                     ask = steps.throw(error)
                 else:
@@ -390,11 +406,19 @@ class TransferQueueClient:
         connection.close()
 
     def _make_plane(self) -> Plane:
+        if self._info.get("storage") == "ray":
+            from transfer_queue.storage.ray import RayPlane
+
+            return RayPlane(str(self._info["namespace"]), self._call_timeout_s)
         if self._info.get("storage") != "shm":
             return MemoryPlane()
         from transfer_queue.storage.shm import ShmPlane
 
         return ShmPlane(Path(self._info["folder"]), self.client_id, self.request, self._tell)
+
+
+async def _result(work: Work) -> Any:
+    return await asyncio.wait_for(asyncio.wrap_future(work.future), work.timeout_s)
 
 
 def _checked(ask: Ask, reply: wire.ReplyBody) -> wire.ReplyBody:

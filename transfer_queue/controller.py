@@ -14,11 +14,14 @@ import msgspec
 
 from transfer_queue import wire
 from transfer_queue.client import TransferQueueClient
+from transfer_queue.doors import TcpDoor
+from transfer_queue.errors import ConfigurationError
 from transfer_queue.home import Home
 from transfer_queue.options import Options, settings_of
 from transfer_queue.process import Orders, registry_of
 from transfer_queue.samplers.travel import SamplerLike, build, spec_of
 from transfer_queue.supervisor import Supervisor
+from transfer_queue.transport.keys import Keys
 
 
 class TransferQueueController:
@@ -41,6 +44,8 @@ class TransferQueueController:
         that is started later with the same folder and sizes goes on where this one ended.
         """
         settings = settings_of(options)
+        if options.get("storage") == "ray":
+            raise ConfigurationError("storage='ray' needs a controller in Ray: TransferQueueController.remote(...)")
         sampler = options.get("sampler")
         default = spec_of(sampler) if sampler is not None else None
         specs = {task: spec_of(each) for task, each in (options.get("task_samplers") or {}).items()}
@@ -53,7 +58,10 @@ class TransferQueueController:
         if home.warning is not None:
             warnings.warn(home.warning, stacklevel=2)
         arenas = str(home.arenas.path) if home.arenas is not None else None
-        orders = Orders(msgspec.structs.replace(settings, arenas=arenas), str(home.socket.path), default, specs)
+        address = options.get("listen")
+        door = TcpDoor(address, Keys.make()) if address is not None else None
+        settings = msgspec.structs.replace(settings, arenas=arenas)
+        orders = Orders(settings, str(home.socket.path), default, specs, door)
         durable = settings.journal_dir is not None
         try:
             return cls(home, Supervisor(orders, restart=durable), durable=durable)
@@ -79,7 +87,9 @@ class TransferQueueController:
 
     def get_info(self) -> dict[str, Any]:
         """What a `TransferQueueClient` needs to reach this controller: plain data."""
-        return {**self._home.info, "pid": self.pid, "durable": self._durable}
+        info = {**self._home.info, "pid": self.pid, "durable": self._durable}
+        door = self._supervisor.door
+        return info if door is None else info | door.info()
 
     def register_sampler(self, task_name: str, sampler: SamplerLike) -> None:
         """Let `sampler` serve the task; a `DPSampler` gives every caller of the task its default DP parameters."""

@@ -31,15 +31,16 @@ FOLD = "transfer_queue.recovery:fold"
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a queue is started with, besides its samplers.
 
-    `arenas` is the folder of large values (None: all values lie in the controller), `journal_dir` that of the journal
-    (None: the queue dies with its controller), `fsync_ms` how much of it a loss of power may cost, `restore` a
-    checkpoint that a new queue begins with.
+    `arenas` is the folder of large values (None: all values lie in the controller), `namespace` that of the run's Ray
+    actors, `journal_dir` the folder of the journal (None: the queue dies with its controller), `fsync_ms` how much of
+    it a loss of power may cost, `restore` a checkpoint that a new queue begins with.
     """
 
     shape: QueueShape
     sampler_timeout_s: float = 30.0
     capacity_bytes: int | None = None
     arenas: str | None = None
+    namespace: str | None = None
     journal_dir: str | None = None
     restore: str | None = None
     fsync_ms: float = 50.0
@@ -55,8 +56,8 @@ def open_queue(
     compactor = Compactor(journal, FOLD) if journal is not None else None
     folder = Path(settings.arenas) if settings.arenas is not None else None
     return Service(
-        recorder, registry, post, Room(settings.capacity_bytes),
-        timeout_s=settings.sampler_timeout_s, folder=folder, compactor=compactor, fatal=fatal,
+        recorder, registry, post, Room(settings.capacity_bytes), timeout_s=settings.sampler_timeout_s,
+        folder=folder, namespace=settings.namespace, compactor=compactor, fatal=fatal,
     )  # fmt: skip
 
 

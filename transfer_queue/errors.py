@@ -20,6 +20,7 @@
     ├── NotReadyError           get_meta reached its deadline (TimeoutError)
     ├── BackPressureError       put reached its deadline (TimeoutError)
     ├── StorageFullError        no room for values until rows are cleared (TimeoutError)
+    ├── StorageTimeoutError     a storage actor did not answer in time (TimeoutError)
     ├── ControllerTimeoutError  the controller did not answer in time (TimeoutError)
     └── ControllerLostError     the controller is gone (TimeoutError)
 
@@ -111,6 +112,10 @@ class BackPressureError(TransferQueueError, TimeoutError):
 
 class StorageFullError(TransferQueueError, TimeoutError):
     """No room for values. A `TimeoutError` as back-pressure is: nothing is wrong with them, and room comes back."""
+
+
+class StorageTimeoutError(TransferQueueError, TimeoutError):
+    """Where the values lie did not answer in time, and nobody knows it to be dead."""
 
 
 class ControllerTimeoutError(TransferQueueError, TimeoutError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Generator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
@@ -27,11 +28,19 @@ class Ask:
     waits: Callable[[], str]
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a thread does meanwhile; the step is sent its result. It ends by itself, in `timeout_s` at the latest."""
+
+    future: Future[Any]
+    timeout_s: float
+
+
 Answer = tuple[Any, list[Any]]
 """The body and the frames of a reply."""
 
 ResultT = TypeVar("ResultT")
-Steps = Generator[Ask, Answer, ResultT]
+Steps = Generator[Ask | Work, Any, ResultT]
 """A call: it yields what it asks, is sent what was answered (or thrown what went wrong), and returns its result."""
 
 P = ParamSpec("P")

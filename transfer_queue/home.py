@@ -7,11 +7,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from transfer_queue.storage.run_folder import RunFolder, choose
+from transfer_queue.storage.run_folder import PREFIX, RunFolder, choose
 
 LONGEST = 100
 """Bytes that a unix socket's path may have on macOS (104), with a little room."""
 SOCKET = "queue"
+ARENAS = "arenas"
+"""A file beside the socket that says where the arenas are, for a run that comes back."""
 NEEDED = 64 << 20
 """Room that is looked for where nobody said how much the queue may hold: one segment."""
 
@@ -25,15 +27,30 @@ class Home:
     warning: str | None = None
 
     @classmethod
-    def make(cls, storage: str, capacity_bytes: int | None = None, shm_dir: Path | None = None) -> Home:
-        """New folders; `warning` is set where large values will be slower than they could be.
+    def make(
+        cls, storage: str, capacity_bytes: int | None = None, shm_dir: Path | None = None, run: str | None = None
+    ) -> Home:
+        """New folders, or with `run` (8 hex digits) those of the run that was here before.
 
-        `ConfigurationError` for a `shm_dir` that cannot hold `capacity_bytes`.
+        `warning` is set where large values will be slower than they could be; `ConfigurationError` for a `shm_dir` that
+        cannot hold `capacity_bytes`.
         """
+        socket = _folder(_socket_parent(), run)
         if storage != "shm":
-            return cls(RunFolder.make(_socket_parent()), None)
+            return cls(socket, None)
+        kept = socket.path / ARENAS
+        if run is not None and kept.exists():
+            return cls(socket, RunFolder.make_again(Path(kept.read_text())))
         place = choose(capacity_bytes or NEEDED, shm_dir)
-        return cls(RunFolder.make(_socket_parent()), RunFolder.make(place.path), place.warning)
+        arenas = _folder(place.path, run)
+        kept.write_text(str(arenas.path))
+        return cls(socket, arenas, place.warning)
+
+    def stay(self) -> None:
+        """Let no sweep remove the folders for a while, even if nobody holds them: the run will come back."""
+        for folder in (self.socket, self.arenas):
+            if folder is not None:
+                folder.stay()
 
     @classmethod
     def hold(cls, socket: str, arenas: str | None) -> Home:
@@ -57,6 +74,12 @@ class Home:
         self.socket.remove()
         if self.arenas is not None:
             self.arenas.remove()
+
+
+def _folder(parent: Path, run: str | None) -> RunFolder:
+    if run is None:
+        return RunFolder.make(parent)
+    return RunFolder.make_again(parent / f"{PREFIX}{os.getuid()}-{run}")
 
 
 def _socket_parent() -> Path:

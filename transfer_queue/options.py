@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Required, TypedDict
 
+from transfer_queue.doors import check_address
 from transfer_queue.engine import Settings
 from transfer_queue.errors import ConfigurationError, nearest
 from transfer_queue.ledger import QueueShape
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.samplers.travel import SamplerLike
 
-PLANES = ("shm", "memory")
+PLANES = ("shm", "ray", "memory")
 
 
 class Options(TypedDict, total=False):
@@ -27,11 +28,13 @@ class Options(TypedDict, total=False):
         tasks: those that must all have consumed a partition before it clears itself.
         sampler_timeout_s: for one call of a custom sampler.
         capacity_bytes: bytes of all values; a put of new rows beyond that waits (None: bounded by the steps alone).
-        storage: ``shm`` (large values in memory that the processes of this machine share) or ``memory`` (all values
-            in the controller).
+        storage: ``shm`` (large values in memory that the processes of this machine share), ``ray`` (in Ray's object
+            store, for many machines; only ``remote``), or ``memory`` (all values in the controller).
         shm_dir: folder for large values instead of /dev/shm; an error if it has no room for ``capacity_bytes``.
         journal_dir: folder of the journal, from which the queue comes back when its controller dies, and where an
             earlier one left off (None: no journal).
+        listen: ``tcp://host:port`` for clients on other machines (port 0: a free one), besides the unix socket; only
+            who has what ``get_info`` returns comes in. With ``storage="ray"`` a free port of the node is the default.
         restore: a checkpoint (``client.checkpoint``) that the queue begins with, unless its journal holds more already.
         fsync_ms: how much of the journal a loss of power may cost, in milliseconds.
     """
@@ -47,6 +50,7 @@ class Options(TypedDict, total=False):
     storage: str
     shm_dir: str | Path | None
     journal_dir: str | Path | None
+    listen: str | None
     restore: str | Path | None
     fsync_ms: float
 
@@ -74,6 +78,7 @@ def settings_of(options: Mapping[str, Any]) -> Settings:
             f"storage={options['storage']!r} is no data plane{nearest(str(options['storage']), PLANES)}: "
             f"it is one of {', '.join(PLANES)}"
         )
+    check_address(options.get("listen"))
     capacity = options.get("capacity_bytes")
     if capacity is not None and (isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1):
         raise ConfigurationError(f"capacity_bytes must be a whole number of bytes of at least 1, not {capacity!r}")

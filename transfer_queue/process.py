@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 
+from transfer_queue.doors import TcpDoor, listen
 from transfer_queue.engine import Settings, open_queue
 from transfer_queue.errors import TransferQueueError
 from transfer_queue.home import Home
@@ -25,8 +26,7 @@ from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.server import Server
 from transfer_queue.service import Service
-from transfer_queue.transport.descriptors import Descriptors, raise_limit
-from transfer_queue.transport.unix import UnixListener
+from transfer_queue.transport.descriptors import raise_limit
 
 log = logging.getLogger("transfer_queue")
 
@@ -35,12 +35,16 @@ GAVE_UP = 70
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What the process is started with; `socket` is the folder that its socket lies in."""
+    """What the process is started with; `socket` is the folder that its socket lies in.
+
+    They come through a pipe, so that the keys of the `door` show neither in arguments nor in the environment.
+    """
 
     settings: Settings
     socket: str
     sampler: SamplerSpec | None
     task_samplers: dict[str, SamplerSpec]
+    door: TcpDoor | None = None
 
 
 def registry_of(shape: QueueShape, default: Any, task_samplers: dict[str, Any]) -> SamplerRegistry:
@@ -67,10 +71,10 @@ def serve(orders: Orders, parent: int) -> int:
     tasks = {task: build(spec) for task, spec in orders.task_samplers.items()}
     registry = registry_of(orders.settings.shape, default, tasks)
     raise_limit()
-    listener = UnixListener(home.socket_path, Descriptors())
-    server: Server[Service] = Server(lambda post: open_queue(orders.settings, registry, post, fatal), [listener])
+    listeners, door = listen(home.socket_path, orders.door)
+    server: Server[Service] = Server(lambda post: open_queue(orders.settings, registry, post, fatal), listeners)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
-    _answer({"pid": os.getpid()})
+    _answer({"pid": os.getpid(), "listens": door.address if door is not None else None})
     gc.collect()
     gc.freeze()  # what is here now stays; and rows come and go by the thousand without ever forming cycles
     gc.set_threshold(100_000)

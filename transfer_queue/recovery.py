@@ -9,7 +9,7 @@ import msgspec
 
 from transfer_queue import operations as op
 from transfer_queue import wire
-from transfer_queue.errors import JournalError
+from transfer_queue.errors import JournalError, TransferQueueError
 from transfer_queue.image import encoded, restored
 from transfer_queue.ledger import QueueShape
 from transfer_queue.state import QueueState
@@ -23,7 +23,7 @@ def identity_of(shape: QueueShape) -> bytes:
 def replayed(snapshot: bytes | memoryview | None, records: Iterable[bytes]) -> QueueState | None:
     """The state after the last record; None where there is neither snapshot nor record."""
     state = restored(snapshot) if snapshot is not None else None
-    for data in records:
+    for number, data in enumerate(records, 1):
         record, frames = op.from_journal(data)
         if isinstance(record.operation, op.Begin):
             state = QueueState(record.operation.shape)
@@ -32,8 +32,23 @@ def replayed(snapshot: bytes | memoryview | None, records: Iterable[bytes]) -> Q
         elif state is None:
             raise JournalError("the journal does not begin with the sizes of its queue: its first segment is missing")
         else:
-            state.replay(record, frames)
+            _replay(state, record, frames, number)
     return state
+
+
+def _replay(state: QueueState, record: op.Record, frames: list[bytes], number: int) -> None:
+    """Do again what was done; what cannot have been done is never passed over: rows would be given out twice."""
+    why = "nothing changes"
+    try:
+        done = state.replay(record, frames)
+    except TransferQueueError as error:
+        done, why = False, str(error)
+    if not done:
+        what = type(record.operation).__name__
+        raise JournalError(
+            f"record {number} of the journal, {what} of request {record.session}/{record.sequence}, cannot be carried "
+            f"out again ({why}): it was written by another version, or this is a defect; begin with a checkpoint"
+        )
 
 
 def begun_anew(payload: bytes) -> QueueState:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transfer_queue import wire
-from transfer_queue.errors import JournalError, TransferQueueError
+from transfer_queue.errors import JournalError, ProtocolError, TransferQueueError
 from transfer_queue.recorder import Recorder
 from transfer_queue.traffic import Traffic
 from transfer_queue.waiting import Caller
@@ -33,12 +33,18 @@ class Replies:
     def __init__(self, recorder: Recorder, traffic: Traffic, fatal: Callable[[Exception], None]) -> None:
         self._recorder, self._traffic, self._fatal = recorder, traffic, fatal
         self._out: list[Outgoing] = []
+        self.gave_up = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return bool(self._out)
 
     def reply(
         self, caller: Caller, body: wire.ReplyBody | None, frames: Sequence[wire.Frame] = (),
         gone: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        """Answer at the next `settle`; None is `Done`. `gone` takes back what a caller that hung up never heard of."""
+        """Answer with the next `send`; None is `Done`. `gone` takes back what a caller that hung up never heard of."""
         body = DONE if body is None else body
         self._traffic.answered(body)
         self._out.append(Outgoing(caller, body, frames, gone))
@@ -52,24 +58,37 @@ class Replies:
         text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
         self.reply(caller, wire.Failure("RequestError", text, {}))
 
-    def settle(self) -> None:
-        """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
-        while self._out:
-            out, self._out = self._out, []
-            if self._recorder.journal is not None:
-                try:
-                    self._recorder.journal.commit()
-                except JournalError as error:
-                    self._give_up(out, error)
-                    return
-            for each in out:
-                header = wire.encode(wire.Reply(each.caller.sequence, each.body))
-                if not each.caller.link.send([header, *each.frames]) and each.gone is not None:
-                    each.gone()
+    def written(self) -> bool:
+        """Whether all that was done is in the journal. If it cannot be, nobody hears of it, and nothing is done more:
+        a restart goes on from what is written."""
+        if self._recorder.journal is not None and not self.gave_up:
+            try:
+                self._recorder.journal.commit()
+            except JournalError as error:
+                self._give_up(error)
+        return not self.gave_up
 
-    def _give_up(self, out: Sequence[Outgoing], error: JournalError) -> None:
-        """What was done is not written, so nobody may hear of it: a restart goes on from what is."""
-        failure = wire.Failure("JournalError", str(error), error.details)
+    def send(self) -> None:
+        """Let the replies go; who hung up meanwhile gives back what it was given."""
+        out, self._out = self._out, []
         for each in out:
+            self._send(each)
+
+    def _send(self, each: Outgoing) -> None:
+        try:
+            header = wire.encode(wire.Reply(each.caller.sequence, each.body))
+            sent = each.caller.link.send([header, *each.frames])
+        except ProtocolError as error:
+            failure = wire.Failure("ProtocolError", f"the answer cannot be sent: {error}", {})
             each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
+            sent = False
+        if not sent and each.gone is not None:
+            each.gone()
+
+    def _give_up(self, error: JournalError) -> None:
+        self.gave_up = True
+        failure = wire.Failure("JournalError", str(error), error.details)
+        for each in self._out:
+            each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
+        self._out.clear()
         self._fatal(error)

@@ -80,3 +80,4 @@ class Room:
     def _drop_over(self) -> None:
         if any(each.over for each in self.producers):
             self.producers = [each for each in self.producers if not each.over]
+            self._tried = (-1, -1)  # who waited behind one that is gone may be first now

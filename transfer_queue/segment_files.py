@@ -1,4 +1,4 @@
-"""The files behind the segments: whose owner died, which may be removed, which are gone."""
+"""Segments that are files: an owner holds its own locked while it lives, however it dies."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from transfer_queue import operations as op
 from transfer_queue.errors import FieldError
-from transfer_queue.recorder import Recorder
+from transfer_queue.segment_places import Then
+from transfer_queue.storage.place import is_actor
+from transfer_queue.storage.segments import Segment
 
 
 class SegmentFiles:
-    """The effects that go with `Segments`. An owner holds its files locked while it lives, however it dies."""
+    """The files in the folder of this run, where large values are shared by the processes of this machine."""
 
-    def __init__(self, recorder: Recorder, folder: Path | None) -> None:
-        self._recorder, self._folder = recorder, folder
-        self._segments = recorder.state.catalog.segments
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    def has(self, path: str) -> bool:
+        return not is_actor(path)
 
     def check(self, path: str, size: int) -> None:
         """`FieldError` unless this is a file of that size in the folder of this run."""
@@ -32,20 +35,20 @@ class SegmentFiles:
         if found < size:
             raise FieldError(f"segment {path!r} has {found} bytes, not {size}")
 
-    def sweep(self) -> None:
-        """Notice owners that died, and remove the segments that nobody writes into and whose last row is gone."""
-        dead = [each.number for each in self._segments.known.values() if not each.orphan and _unlocked(each.path)]
-        if dead:
-            self._recorder.do(None, op.AbandonSegments(dead))
-        for segment in self._segments.removable():
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(segment.path)
-            self._recorder.do(None, op.RemoveSegment(segment.number))
+    def watch(self, segment: Segment, lost: Then) -> None:
+        """Files are looked at when somebody misses them."""
 
-    def missing(self, numbers: Sequence[int]) -> list[int]:
-        """Those of these segments whose file is gone or was cut."""
-        known = self._segments.known
-        return [number for number in numbers if number in known and not _whole(known[number].path, known[number].size)]
+    def abandoned(self, segment: Segment) -> bool:
+        """Whether nobody holds the file's lock."""
+        return _unlocked(segment.path)
+
+    def missing(self, segments: Sequence[Segment], then: Then) -> None:
+        """Those whose file is gone or was cut."""
+        then([each for each in segments if not _whole(each.path, each.size)])
+
+    def remove(self, segment: Segment) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(segment.path)
 
 
 def _whole(path: str, size: int) -> bool:

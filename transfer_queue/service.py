@@ -16,6 +16,7 @@ from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
 from transfer_queue.checkpoint import Checkpoints
 from transfer_queue.errors import FieldError, ProtocolError
 from transfer_queue.journal import Compactor
+from transfer_queue.journal.format import LARGEST
 from transfer_queue.ledger import DPPlace, Want
 from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name
 from transfer_queue.ledger.request import check_seconds
@@ -25,12 +26,18 @@ from transfer_queue.room import Room
 from transfer_queue.samplers.base import BaseSampler
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
+from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
+from transfer_queue.segment_places import SegmentPlaces
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
+from transfer_queue.transport.framing import LONGEST_HEADER
 from transfer_queue.transport.link import Link
 from transfer_queue.turns import Post, Turns
 from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
+
+MOST_INSIDE = LARGEST - LONGEST_HEADER - (1 << 20)
+"""Bytes of values inside the message of one put; with what it says of them it is one record of the journal."""
 
 LOOK_S = 1.0
 """How soon a caller that died far away, or a segment whose owner died, is noticed."""
@@ -45,17 +52,19 @@ class Service:
 
     def __init__(
         self, recorder: Recorder, registry: SamplerRegistry, post: Post, room: Room, *, timeout_s: float,
-        folder: Path | None = None, compactor: Compactor | None = None,
+        folder: Path | None = None, namespace: str | None = None,
+        compactor: Compactor | None = None,
         fatal: Callable[[Exception], None] = _raise,
     ) -> None:  # fmt: skip
         self.recorder, self.state, self.registry = recorder, recorder.state, registry
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
-        self.files = SegmentFiles(recorder, folder)
         self._room, self._post, self._compactor = room, post, compactor
+        self._sweeping = False
         self._looked_at = recorder.now()
         self._traffic = Traffic(time.monotonic)
         self._replies = Replies(recorder, self._traffic, fatal)
         self.turns = Turns(recorder, room, self._replies, post, timeout_s)
+        self.places = SegmentPlaces(recorder, [SegmentFiles(folder), SegmentActors(namespace, post)], self.turns.serve)
         self._answers = Answers(recorder, registry, self.turns, self._traffic)
         self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
@@ -86,6 +95,9 @@ class Service:
 
     def received(self, link: Link, parts: list[wire.Frame]) -> None:
         """Carry out one request, or let it wait."""
+        if self._replies.gave_up:
+            link.close()
+            return
         caller = Caller(link, 0, "")
         try:
             if not parts:
@@ -108,6 +120,8 @@ class Service:
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
+        if self._replies.gave_up:
+            return
         now = self.recorder.now()
         next_lease = self.ledger.next_deadline()
         if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
@@ -118,16 +132,24 @@ class Service:
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
             self.turns.forget(lambda waiter: not waiter.caller.link.alive())
-            self.files.sweep()
+            self._sweeping = True
             if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
-                self._compactor.consider()
+                if self._replies.written():  # else the end of its segment would cut off this burst, and lose it
+                    self._compactor.consider()
         if self._checkpoints.busy:
             self._look_at_checkpoints()
 
     def settle(self) -> None:
-        """Write the journal, then let the replies go."""
-        self._replies.settle()
+        """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
+        while self._replies.written():
+            if self._replies.waiting:
+                self._replies.send()
+            elif self._sweeping:  # no file goes before the journal says that its last row is gone
+                self._sweeping = False
+                self.places.sweep()
+            else:
+                return
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, on the server's clock, or None."""
@@ -152,6 +174,8 @@ class Service:
         if self._compactor is not None:
             self._compactor.close()
         if self.recorder.journal is not None:
+            if self._replies.gave_up:
+                self.recorder.journal.discard()
             self.recorder.journal.close()
 
     # Requests
@@ -162,6 +186,11 @@ class Service:
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
         check_fits(self.ledger.shape, put.rows)
+        if self.recorder.journal is not None and (size := sum(map(len, frames))) > MOST_INSIDE:
+            raise FieldError(
+                f"this put brings {size} bytes inside its message, more than the {MOST_INSIDE} of one record of the "
+                "journal: put fewer rows at once"
+            )
         for column in put.columns:
             check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
         chunks = split(put, frames)
@@ -215,12 +244,14 @@ class Service:
         self.turns.serve_recyclers()
 
     def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
-        self.files.check(body.path, body.size)
-        self._replies.reply(caller, self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session)))
+        self.places.check(body.path, body.size)
+        attached = self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session))
+        self.places.watch(cast(wire.Attached, attached).segment)
+        self._replies.reply(caller, attached)
 
     def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
         self._replies.reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
-        self.files.sweep()
+        self._sweeping = True
 
     def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
         check_seconds("timeout_s", body.timeout_s)
@@ -234,11 +265,7 @@ class Service:
         self._replies.reply(caller, wire.Located(paths))
 
     def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[wire.Frame]) -> None:
-        dead = self.files.missing(body.segments)
-        if dead:
-            self.recorder.do(None, op.Lose(dead))
-        self._replies.reply(caller, wire.Done(bool(dead)))
-        self.turns.serve()
+        self.places.missing(body.segments, lambda lost: self._replies.reply(caller, wire.Done(lost)))
 
     def _change(self, caller: Caller, body: op.Operation, _: Sequence[wire.Frame]) -> None:
         """An operation that the caller asks for as it is."""
@@ -256,7 +283,8 @@ class Service:
             else:
                 self._replies.fail(caller, error)
 
-        self._checkpoints.ask(body.path, done)
+        if self._replies.written():
+            self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
         self._replies.reply(caller, wire.Explained(self._answers.why(body.task)))

@@ -78,8 +78,8 @@ class QueueState:
         self.catalog.write(indexes, chunks)
         return self.rows(indexes)
 
-    def replay(self, record: op.Record, frames: list[bytes]) -> None:
-        """Do again what the journal says was done."""
+    def replay(self, record: op.Record, frames: list[bytes]) -> bool:
+        """Do again what the journal says was done; False if that cannot be, for nothing changes."""
         self.now = record.time
         operation = record.operation
         if isinstance(operation, op.PutRows):
@@ -90,6 +90,7 @@ class QueueState:
             self.sessions.forget(record.session)
         elif answer is not None:
             self.sessions.note(record.session, record.sequence, answer)
+        return answer is not None or isinstance(operation, op.Expire)
 
     def rows(self, indexes: list[int], lease: int | None = None, rank: int | None = None) -> wire.Rows:
         """Rows as a client is told of them."""

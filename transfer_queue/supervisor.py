@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from transfer_queue.doors import TcpDoor
 from transfer_queue.errors import ControllerLostError, TransferQueueError, rebuild
 from transfer_queue.process import Orders
 
@@ -34,12 +35,15 @@ class Supervisor:
     """One controller process after the other, with the same orders. `restarts` counts those that were brought back."""
 
     def __init__(self, orders: Orders, *, restart: bool) -> None:
-        self._orders = msgspec.json.encode(orders) + b"\n"
+        self._orders = orders
         self._stopping = threading.Event()
         self._starting = threading.Lock()
         self._restart, self._over = restart, threading.Event()
         self.restarts = 0
-        self.process = spawn(self._orders)
+        self.process, answer = spawn(orders)
+        if orders.door is not None:
+            door = msgspec.structs.replace(orders.door, address=answer["listens"])
+            self._orders = msgspec.structs.replace(orders, door=door)
         if restart:
             threading.Thread(target=self._watch, name="transfer queue supervisor", daemon=True).start()
 
@@ -47,6 +51,11 @@ class Supervisor:
     def pid(self) -> int:
         """Process id of the controller that runs now."""
         return self.process.pid
+
+    @property
+    def door(self) -> TcpDoor | None:
+        """Where the controller listens besides its unix socket."""
+        return self._orders.door
 
     def stop(self) -> None:
         """End the process and bring no other; may be called twice."""
@@ -80,15 +89,15 @@ class Supervisor:
                 log.warning("the controller ended with code %s: starting it again from its journal", code)
                 try:
                     end(self.process)
-                    self.process = spawn(self._orders)
+                    self.process, _ = spawn(self._orders)
                 except TransferQueueError as error:
                     log.error("the controller could not be started again: %s", error)
                     return
                 self.restarts += 1
 
 
-def spawn(orders: bytes) -> subprocess.Popen[bytes]:
-    """A controller process that has answered; the error that it answered, or `ControllerLostError`."""
+def spawn(orders: Orders) -> tuple[subprocess.Popen[bytes], Mapping[str, Any]]:
+    """A controller process and what it answered; the error that it answered, or `ControllerLostError`."""
     process = subprocess.Popen(
         [sys.executable, "-m", PROGRAM],
         stdin=subprocess.PIPE,
@@ -96,8 +105,7 @@ def spawn(orders: bytes) -> subprocess.Popen[bytes]:
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
-    _handshake(process, orders)
-    return process
+    return process, _handshake(process, msgspec.json.encode(orders) + b"\n")
 
 
 def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, Any]:

@@ -85,7 +85,9 @@ class Turns:
             for consumer in list(self.line.custom.values()):
                 if not consumer.over:
                     self._try_consumer(consumer, behind=False)
-            if not any(self._try_producer(each) for each in self.room.ready(ledger, self.catalog.stored_bytes)):
+            tried = self.room.ready(ledger, self.catalog.stored_bytes)
+            served = [self._try_producer(each) for each in tried]
+            if not any(served):
                 break
         self.serve_recyclers()
 

@@ -30,6 +30,7 @@ class AloneConfig:
         storage: ``shm``, large values in memory that the processes of this machine share, or ``memory``, all of them
             in the queue's process.
         shm_dir: folder of large values instead of /dev/shm.
+        listen: address for clients on other machines, such as ``tcp://10.0.0.5:0``; null: this machine's alone.
         journal_dir: folder of the journal, from which the queue comes back when its process dies, and where a queue
             that is started later with the same folder and sizes goes on; null: its rows die with it.
         restore: checkpoint that a queue without a journal of its own begins with.
@@ -47,6 +48,7 @@ class AloneConfig:
     capacity_bytes: int | None = None
     storage: str = "shm"
     shm_dir: str | None = None
+    listen: str | None = None
     journal_dir: str | None = None
     restore: str | None = None
     fsync_ms: float = 50.0

@@ -124,6 +124,10 @@ class Journal:
             with contextlib.suppress(JournalError):  # this burst is written; the next one will tell, if it cannot be
                 self.seal()
 
+    def discard(self) -> None:
+        """Forget every record appended since the last commit."""
+        self._burst.restart(self._segment.mark)
+
     def due(self) -> float | None:
         """When `sync` wants to be called, on the journal's clock; None while there is nothing to flush."""
         if self._due is None and self._flusher.behind:

@@ -47,17 +47,23 @@ class Consumers(Book):
         return self._give(want, parts, popped)
 
     def undo(self, want: Want, taken: Taken) -> None:
-        """The consumer was gone before it heard of its rows: let them be as if it had never been given them."""
+        """The consumer was gone before it heard of its rows: let them be as if it had never been given them.
+
+        What ended in the meantime, such as with its step, has ended.
+        """
         if taken.lease_id is not None:
-            self.release(taken.lease_id)
+            if taken.lease_id in self.leases.live:
+                self.release(taken.lease_id)
         elif want.dp is not None:
             reservation = self.reservations.find(want)
             if taken.voted and reservation is not None:
                 self._withdraw(reservation, want.dp.rank)
         else:
-            for partition, rows in self.steps.locate(taken.indexes):
+            for partition, rows in self.steps.still_there(taken.indexes):
+                rows = rows[partition.task(want.task).state[rows] == CONSUMED]
                 self.move_back(want.task, partition, rows, CONSUMED)
-            self.read(taken.indexes)
+                if self.holds.read(partition, rows):
+                    self.done([(partition, rows)])
 
     def take_chosen(self, want: Want, partition: Partition, chosen: Sequence[int]) -> Taken | None:
         """Take the rows that a custom sampler chose, in its order; None if one of them is not free any more."""

@@ -194,5 +194,6 @@ class Ledger(Consumers):
             )
         for lease in live:
             self.give_back(lease, f"was ended by a forced clear of step {step}")
-        self.remove(partition)
+        if self.steps.alive.get(step) is partition:  # it may have cleared itself with its last lease
+            self.remove(partition)
         return True

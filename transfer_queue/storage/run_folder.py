@@ -17,6 +17,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,9 @@ from transfer_queue.errors import ConfigurationError, ControllerLostError
 
 PREFIX = "tq-"
 LOCK = "lock"
+STAYS = "stays"
+STAY_S = 600.0
+"""How long a folder waits for a run that died and will come back."""
 SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -46,6 +50,26 @@ class RunFolder:
             lock = _locked(path, os.O_CREAT, fcntl.LOCK_SH)
             if lock is not None:
                 return cls(path, lock)
+
+    @classmethod
+    def make_again(cls, path: Path) -> RunFolder:
+        """The folder of that name, made if it is not there: what a run that died and comes back had before.
+
+        `stay` lets others leave it alone meanwhile.
+        """
+        sweep(path.parent)
+        while True:
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(mode=0o700)
+            if not _ours(path):
+                raise ConfigurationError(f"{path} is in the way: a folder of this run should be there")
+            lock = _locked(path, os.O_CREAT, fcntl.LOCK_SH)
+            if lock is not None:
+                return cls(path, lock)
+
+    def stay(self) -> None:
+        """Let no sweep remove the folder for `STAY_S` more, even if nobody holds it then."""
+        (self.path / STAYS).touch(0o600)
 
     @classmethod
     def hold(cls, path: Path) -> RunFolder:
@@ -187,6 +211,8 @@ def _locked(folder: Path, create: int, how: int) -> int | None:
 
 
 def _sweep_one(folder: Path) -> bool:
+    if _stays(folder):
+        return False
     try:
         lock = _locked(folder, 0, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if lock is None:  # killed before it was locked, or about to be locked: then its maker notices
@@ -197,6 +223,13 @@ def _sweep_one(folder: Path) -> bool:
     _remove(folder)
     os.close(lock)
     return not folder.exists()
+
+
+def _stays(folder: Path) -> bool:
+    try:
+        return time.time() - (folder / STAYS).stat().st_mtime < STAY_S
+    except OSError:
+        return False
 
 
 def _remove(folder: Path) -> None:

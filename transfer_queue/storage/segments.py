@@ -5,11 +5,12 @@ Pure bookkeeping. A range that was freed while somebody still copies out of it i
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from transfer_queue.errors import FieldError
+from transfer_queue.errors import FieldError, FieldLostError
 
 Range = tuple[int, int, int]
 """Segment, offset, bytes."""
@@ -17,7 +18,10 @@ Range = tuple[int, int, int]
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """One file of values. `live` counts the bytes of rows that are there; `orphan`: nobody writes into it any more."""
+    """One file of values. `live` counts the bytes of rows that are there; `orphan`: nobody writes into it any more.
+
+    `read_until` is the first read that began after something was freed there last.
+    """
 
     number: int
     path: str
@@ -26,6 +30,7 @@ class Segment:
     live: int = 0
     orphan: bool = False
     free: list[tuple[int, int]] = field(default_factory=list)
+    read_until: int = 0
 
 
 class Segments:
@@ -45,10 +50,12 @@ class Segments:
         return number
 
     def check(self, number: int, offset: int, size: int) -> None:
-        """`FieldError` unless these bytes are inside a segment that is there."""
+        """`FieldError` unless these bytes are inside a segment; `FieldLostError` if its owner has died."""
         segment = self.known.get(number)
-        if segment is None:
-            raise FieldError(f"segment {number} is not attached to this queue, or was removed with its last row")
+        if not 0 <= number < self.next_segment:
+            raise FieldError(f"segment {number} is not attached to this queue")
+        if segment is None or segment.orphan:
+            raise FieldLostError(f"segment {number} is gone: whoever wrote into it has ended")
         if offset + size > segment.size:
             raise FieldError(f"{size} bytes at {offset} reach past the {segment.size} bytes of segment {number}")
 
@@ -63,6 +70,7 @@ class Segments:
             if segment is None:
                 continue
             segment.live -= where[2]
+            segment.read_until = self._next_read
             if self.reads:
                 self._held.append((self._next_read, where))
             else:
@@ -83,11 +91,14 @@ class Segments:
 
     def _end(self, number: int) -> None:
         del self.reads[number]
-        oldest = next(iter(self.reads), self._next_read)
+        oldest = self._oldest_read()
         while self._held and self._held[0][0] <= oldest:
             _, (number, offset, size) = self._held.popleft()
             if number in self.known:
                 self.known[number].free.append((offset, size))
+
+    def _oldest_read(self) -> int:
+        return next(iter(self.reads), self._next_read)
 
     def end_reads_of(self, reader: object) -> None:
         """Whoever read is gone."""
@@ -114,9 +125,12 @@ class Segments:
         return segment.free + [where[1:] for _, where in self._held if where[0] == segment.number]
 
     def give(self, ranges: Sequence[Range]) -> None:
-        """These ranges were handed to their owner."""
+        """These ranges were handed to their owner; what a reader held back then, and a replay does not, stays."""
         for number in {where[0] for where in ranges}:
-            self.known[number].free.clear()
+            given = sorted(where[1:] for where in ranges if where[0] == number)
+            starts = [offset for offset, _ in given]
+            segment = self.known[number]
+            segment.free = [each for each in segment.free if not _inside(each, given, starts)]
 
     def abandon(self, numbers: Iterable[int]) -> None:
         """The owner writes no more into these."""
@@ -126,8 +140,14 @@ class Segments:
 
     def removable(self) -> list[Segment]:
         """Segments that nobody writes into and whose last row is gone."""
-        return [each for each in self.known.values() if each.orphan and each.live == 0 and not self.reads]
+        oldest = self._oldest_read()
+        return [each for each in self.known.values() if each.orphan and each.live == 0 and each.read_until <= oldest]
 
     def remove(self, number: int) -> None:
         """Forget a segment whose file is gone."""
         self.known.pop(number, None)
+
+
+def _inside(place: tuple[int, int], given: list[tuple[int, int]], starts: list[int]) -> bool:
+    at = bisect_right(starts, place[0]) - 1
+    return at >= 0 and place[0] < sum(given[at])

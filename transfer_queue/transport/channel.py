@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from transfer_queue.errors import ConfigurationError
 from transfer_queue.transport.address import Address
 from transfer_queue.transport.descriptors import EXHAUSTED
-from transfer_queue.transport.framing import Decoder, Frame, framed
+from transfer_queue.transport.framing import IN_KERNEL, Decoder, Frame, framed
 from transfer_queue.transport.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -150,6 +150,7 @@ def new_socket() -> socket.socket:
             ) from error
         raise
     made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_KERNEL)
     return made
 
 

@@ -27,8 +27,13 @@ JOINED = 16 << 10
 """A message of up to this size leaves as one buffer: copying it costs less than a second buffer does."""
 DIRECT = 64 << 10
 """A part that lacks so much is received in place; the bytes of smaller ones come many at a time and are copied once."""
-GRAIN = 256 << 10
-"""Memory that a part may have before its bytes have arrived; beyond it, as much again as has arrived."""
+IN_KERNEL = 1 << 20
+"""Bytes that a unix socket takes before its peer has read any, as far as the system allows."""
+GRAIN = 1 << 20
+"""Memory that a part may have before any of its bytes have arrived."""
+CREDIT = 8
+"""Bytes that it may have on top for each one that has: what is only announced costs next to nothing, and a large part
+moves but a few times while it grows."""
 
 _PLAIN = MAGIC + bytes([VERSION])
 _HEADS = [struct.Struct(f"<{START}s{count}Q") for count in range(MOST_PARTS + 1)]
@@ -80,7 +85,8 @@ class Decoder:
         buffer = self._buffer
         if buffer is None or self._sizes is None or self._sizes[len(self._parts)] - self._filled < DIRECT:
             return None
-        self._grow(buffer, self._sizes[len(self._parts)])
+        if self._filled == len(buffer):
+            buffer = self._grow(buffer, self._sizes[len(self._parts)], self._filled)
         return memoryview(buffer)[self._filled :]
 
     def filled(self, count: int) -> None:
@@ -126,7 +132,8 @@ class Decoder:
         while len(parts) < len(sizes):
             size = sizes[len(parts)]
             if self._buffer is None:
-                self._buffer, self._filled = bytearray(min(size, GRAIN)), 0
+                there = len(self._data) - self._at
+                self._buffer, self._filled = bytearray(min(size, GRAIN + CREDIT * there)), 0
             piece = self._data[self._at : self._at + size - self._filled]
             self._place(piece, size)
             if self._buffer is not None:
@@ -136,7 +143,7 @@ class Decoder:
 
     def _place(self, piece: bytes, size: int) -> None:
         assert self._buffer is not None
-        while len(self._buffer) < self._filled + len(piece):
+        if len(self._buffer) < self._filled + len(piece):
             self._grow(self._buffer, size, self._filled + len(piece))
         self._buffer[self._filled : self._filled + len(piece)] = piece
         self._at += len(piece)
@@ -151,9 +158,11 @@ class Decoder:
             self._parts.append(bytes(self._buffer) if size < DIRECT else self._buffer)
             self._buffer = None
 
-    def _grow(self, buffer: bytearray, size: int, needed: int = 0) -> None:
-        if self._filled == len(buffer) or needed > len(buffer):
-            buffer += bytes(min(size, max(2 * len(buffer), GRAIN)) - len(buffer))
+    def _grow(self, buffer: bytearray, size: int, arrived: int) -> bytearray:
+        larger = bytearray(min(size, GRAIN + CREDIT * arrived))
+        larger[: self._filled] = memoryview(buffer)[: self._filled]
+        self._buffer = larger
+        return larger
 
 
 def _foreign(start: bytes) -> str:

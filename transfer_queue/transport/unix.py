@@ -15,7 +15,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 from transfer_queue.errors import ConfigurationError, ProtocolError
 from transfer_queue.transport.descriptors import EXHAUSTED, Descriptors
-from transfer_queue.transport.framing import LONGEST_MESSAGE, Decoder, Frame, framed
+from transfer_queue.transport.framing import IN_KERNEL, LONGEST_MESSAGE, Decoder, Frame, framed
 from transfer_queue.transport.link import Loop, refusal
 from transfer_queue.transport.outbox import Outbox
 
@@ -79,6 +79,7 @@ class UnixListener:
             self._refuse(peer)
         else:
             peer.setblocking(False)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, IN_KERNEL)
             self._descriptors.used += 1
             self._links.add(UnixLink(peer, self._loop, self, self._longest))
 

@@ -132,3 +132,17 @@ def test_the_rows_of_a_dp_group_are_kept_until_each_rank_has_read_its_own() -> N
         ledger.read(taken.indexes)
 
     assert ledger.effects == [Freed(0, None, (0,)), Freed(0, None, (1,))]
+
+
+def test_a_forced_clear_of_a_partition_that_clears_itself_with_its_last_lease_frees_it_once() -> None:
+    ledger, _ = ledger_of(prompts=1, samples=1, tasks=("a", "b"))
+    indexes = ledger.put_rows(1, ["x"], 0)
+    assert indexes
+    held = lease(ledger, 1, "a")
+    ledger.put_fields(indexes, ["y"], held)
+    user = ledger.take(want("b", 1, fields=("y",), lease_s=10.0))
+    assert user
+    ledger.ack(user.lease_id or 0)
+    assert ledger.clear(0, force=True)
+
+    assert ledger.effects == [Freed(0)]

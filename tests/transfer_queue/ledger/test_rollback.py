@@ -101,3 +101,18 @@ def test_versions_out_of_range_are_refused() -> None:
     for version in (-1, 2**31):
         with pytest.raises(ConfigurationError, match=f"version={version} is out of range"):
             ledger.ack(1, version=version)
+
+
+def test_work_stands_as_long_as_somebody_downstream_has_it() -> None:
+    ledger, _ = ledger_of(prompts=1, samples=1)
+    indexes = ledger.put_rows(1, ["prompt"], 0)
+    assert indexes
+    for task, reads, makes in (("rollout", "prompt", "response"), ("reward", "response", "reward")):
+        taken = ledger.take(want(task, 1, fields=(reads,), lease_s=10.0))
+        assert taken
+        ledger.put_fields(indexes, [makes], taken.lease_id)
+        ledger.ack(taken.lease_id or 0, version=6)
+    assert ledger.take(want("train", 1, fields=("reward",)))
+
+    assert ledger.rollback(5) == Rolled({}, [], [])
+    assert count(ledger, ledger.steps.alive[0], "rollout").consumed == 1

@@ -1,8 +1,10 @@
 """TCP with CURVE: who has the run's keys is served, nobody else is heard; deaths, limits and forks as on unix."""
 
 import os
+import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
@@ -289,17 +291,88 @@ def test_beyond_the_file_limit_newcomers_get_a_sentence_and_then_nothing(keys: K
         until(lambda: reachable(info))
 
 
+def test_a_newcomer_that_is_too_many_even_for_a_sentence_is_hung_up_on(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tcp, "HANDSHAKE_MS", 600_000)
+    descriptors = Descriptors()
+    listener = TcpListener(ANY_PORT, keys, descriptors)
+    descriptors.most, descriptors.reserve = 1, 4
+    with (
+        serving([listener]) as server,
+        closing(Connection({"endpoint": listener.endpoint, **keys.for_clients()})) as ours,
+    ):
+        assert ask(ours) == wire.Done()
+        with held(listener.endpoint, 3) as silent:
+            assert silent.ended(20) == 1
+            assert ask(ours) == wire.Done()
+
+    assert len(server.receiver.links) == 1
+
+
+def test_a_message_that_comes_while_another_is_sent_is_not_overlooked(
+    server: Server[Answering], raw: Callable[[], "zmq.Socket[bytes]"]
+) -> None:
+    first, second = raw(), raw()
+    for peer in (first, second):
+        peer.send_multipart([header()])
+        peer.recv_multipart()
+    link, sending = server.receiver.links[0], threading.Event()
+
+    def send() -> bool:
+        sending.set()
+        time.sleep(0.2)  # until what the second says has come; ZeroMQ notices it while it sends, and wakes nobody
+        return link.send([b"to the first"])
+
+    sent = server.submit(send)
+    sending.wait(20)
+    second.send_multipart([header(2)])
+
+    assert sent.result(20)
+    assert wire.decode_reply(second.recv_multipart()[0]).sequence == 2
+
+
+def test_many_clients_at_once_never_miss_a_reply(server: Server[Answering], info: dict[str, Any]) -> None:
+    def work() -> None:
+        with closing(Connection(info)) as connection:
+            for _ in range(300):
+                done.append(ask(connection) == wire.Done())
+
+    done: list[bool] = []
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join(60)
+
+    assert done == [True] * 6 * 300
+
+
 class held(ExitStack):
     """So many plain TCP connections that say nothing, or as many as there is room for."""
 
     def __init__(self, endpoint: str, count: int) -> None:
         super().__init__()
         host, port = endpoint.removeprefix("tcp://").split(":")
+        self.sockets: list[socket.socket] = []
         for _ in range(count):
             try:
-                self.enter_context(socket.create_connection((host, int(port)), timeout=20))
+                self.sockets.append(self.enter_context(socket.create_connection((host, int(port)), timeout=20)))
             except OSError:
                 return
+
+    def ended(self, within_s: float) -> int:
+        """How many of them the other side has closed when at least one is."""
+        over: set[socket.socket] = set()
+        deadline = time.monotonic() + within_s
+        while not over and time.monotonic() < deadline:
+            for each in select.select(self.sockets, [], [], 0.1)[0]:
+                try:
+                    if not each.recv(1000):
+                        over.add(each)
+                except OSError:
+                    over.add(each)
+        return len(over)
 
 
 def reachable(info: dict[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from tests.transfer_queue.transport.serving import Answering, serving, until
 from transfer_queue import ConfigurationError, wire
 from transfer_queue.connection import Connection
 from transfer_queue.errors import ProtocolError
-from transfer_queue.server import Server
+from transfer_queue.server import BURST, Server
 from transfer_queue.transport import unix
 from transfer_queue.transport.channel import Lost, UnixChannel, unix_socket
 from transfer_queue.transport.descriptors import Descriptors
@@ -193,6 +193,18 @@ def test_a_flood_leaves_the_others_their_turn(path: str, dial: Dial) -> None:
 
     assert burst.count(1) <= TURN
     assert max(map(len, server.receiver.bursts)) <= TURN + 1
+
+
+def test_a_burst_is_settled_before_all_the_world_has_spoken(path: str, dial: Dial) -> None:
+    listener = UnixListener(path, Descriptors())
+    peers = [dial() for _ in range(2 * BURST // TURN)]
+    for peer in peers:
+        peer.sendall(b"".join(request(sequence) for sequence in range(1, TURN + 1)))
+    with serving([listener]) as server:
+        for peer in peers:
+            assert replies(peer, TURN) == list(range(1, TURN + 1))
+
+    assert max(map(len, server.receiver.bursts)) <= BURST
 
 
 def test_a_bad_frame_costs_its_sender_the_connection_after_one_sentence(server: Server[Answering], dial: Dial) -> None:

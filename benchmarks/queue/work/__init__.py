@@ -1,0 +1,1 @@
+"""What the driven processes do; each function takes the system first and gives what JSON can carry."""
