@@ -5,21 +5,38 @@ from __future__ import annotations
 from dataclasses import replace
 
 from transfer_queue import wire
-from transfer_queue.ledger.explain import LOST_SAMPLER, NEVER_ASKED, Explanation, Reason, explain
+from transfer_queue.custom import CustomSamplers
+from transfer_queue.ledger.explain import EARLIER, LOST_SAMPLER, NEVER_ASKED, Explanation, Reason, explain
 from transfer_queue.peeking import look
 from transfer_queue.recorder import Recorder
+from transfer_queue.room import Room
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.statistics import gather
 from transfer_queue.traffic import Traffic
-from transfer_queue.turns import Turns
+from transfer_queue.waiting import Consumer, Line
 
 
 class Answers:
     """Looks at everything of one queue, always at this moment."""
 
-    def __init__(self, recorder: Recorder, registry: SamplerRegistry, turns: Turns, traffic: Traffic) -> None:
-        self._recorder, self._registry, self._turns, self._traffic = recorder, registry, turns, traffic
+    def __init__(
+        self, recorder: Recorder, registry: SamplerRegistry, line: Line, room: Room, custom: CustomSamplers,
+        traffic: Traffic,
+    ) -> None:  # fmt: skip
+        self._recorder, self._registry, self._line, self._room = recorder, registry, line, room
+        self._custom, self._traffic = custom, traffic
         self._ledger, self._catalog = recorder.state.ledger, recorder.state.catalog
+
+    def explain(self, consumer: Consumer) -> Explanation:
+        """Where a request that waits stands now."""
+        self._recorder.now()
+        explanation = self._custom.explained(consumer, explain(self._ledger, consumer.want))
+        ahead = self._line.ahead_of(consumer)
+        if ahead is None:
+            return explanation
+        text = f"go first to {ahead.caller.client!r}, whose earlier request waits"
+        reason = Reason(EARLIER, ahead.want.needed, text, holder=ahead.caller.client)
+        return replace(explanation, reasons=(*explanation.reasons, reason))
 
     def why(self, task: str) -> Explanation:
         """Where the task stands: by the first of its requests that wait, else by its latest request."""
@@ -30,9 +47,9 @@ class Answers:
         return replace(explanation, reasons=(reason, *explanation.reasons))
 
     def _stand(self, task: str) -> Explanation:
-        waiting = self._turns.line.of_task(task)
+        waiting = self._line.of_task(task)
         if waiting:
-            return self._turns.explain(waiting[0])
+            return self.explain(waiting[0])
         want = self._ledger.last_wants.get(task)
         if want is not None:
             self._recorder.now()
@@ -43,17 +60,17 @@ class Answers:
 
     def _lost(self, task: str) -> str:
         """Why no request of the task can be served until a person does something; empty if they can."""
-        return self._turns.custom.lost(task) or self._registry.lost_of(task)
+        return self._custom.lost(task) or self._registry.lost_of(task)
 
     def stats(self) -> wire.Stats:
         """The counts."""
         self._recorder.now()
         journal = self._recorder.journal
         return gather(
-            self._ledger, self._turns.line, self._turns.room.waiting, self._traffic,
+            self._ledger, self._line, self._room.waiting, self._traffic,
             lost=self._lost,
             stored_bytes=self._catalog.stored_bytes,
-            capacity_bytes=self._turns.room.capacity_bytes,
+            capacity_bytes=self._room.capacity_bytes,
             journal_bytes=None if journal is None else journal.bytes_since_snapshot + journal.snapshot_bytes,
         )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """Checkpoints: one file that holds a whole queue, its values included, wherever they lie.
 
 The cut is made when it is asked for; the file is written by a process of its own (`python -m transfer_queue.checkpoint
-JOURNAL NUMBER FILE`) from the journal's snapshot, while the queue goes on. It is portable: a queue on another machine,
+JOURNAL NUMBER FILE PARENT`) from the journal's snapshot, while the queue goes on. It ends with its controller, whose
+successor knows nothing of it and would let the values be written over. It is portable: a queue on another machine,
 or with another data plane, can begin with it.
 """
 
@@ -11,6 +12,7 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from transfer_queue.errors import ConfigurationError, JournalError, TransferQueu
 from transfer_queue.image import encoded, restored
 from transfer_queue.journal import Compactor, Journal
 from transfer_queue.journal import snapshot as snapshots
+from transfer_queue.journal.compact import end_with
 from transfer_queue.journal.folder import Folder
 from transfer_queue.state import QueueState
 from transfer_queue.storage.image import brought_in
@@ -91,9 +94,12 @@ class Checkpoints:
         command = [sys.executable, "-m", "transfer_queue.checkpoint", str(self._journal.folder), str(wanted.upto)]
         path = os.pathsep.join(each for each in sys.path if each)
         wanted.writer = subprocess.Popen(
-            [*command, str(wanted.path)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            [*command, str(wanted.path), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
-        )  # fmt: skip
+        )
 
     def _look_at(self, wanted: Wanted, writer: subprocess.Popen[bytes]) -> None:
         code = writer.poll()
@@ -114,7 +120,8 @@ def write(state: QueueState, path: Path) -> None:
     """Write the queue to `path`, made visible by one rename."""
     brought_in(state.catalog)
     payload = encoded(state)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.unlink(missing_ok=True)  # of one that was killed
     try:
         with open(temporary, "xb") as file:
             os.fchmod(file.fileno(), 0o600)
@@ -150,6 +157,7 @@ def payload_of(path: Path) -> bytes:
 
 def main(arguments: list[str]) -> int:
     folder, number, path = Folder(Path(arguments[0])), int(arguments[1]), Path(arguments[2])
+    threading.Thread(target=end_with, args=(int(arguments[3]),), daemon=True).start()
     os.nice(10)
     header, _ = snapshots.newest(folder, number, None)
     if header is None or header.number != number:

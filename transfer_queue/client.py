@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from collections import deque
@@ -17,11 +18,14 @@ from transfer_queue import wire
 from transfer_queue.columns import decode_fields, encode_fields
 from transfer_queue.connection import AsyncConnection, Connection
 from transfer_queue.errors import (
+    BackPressureError,
     ConfigurationError,
+    FieldError,
     FieldLostError,
     GroupError,
     LeaseError,
     ProtocolError,
+    StepClearedError,
     TransferQueueError,
     rebuild,
 )
@@ -33,6 +37,9 @@ from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
 from transfer_queue.storage.base import MemoryPlane, Plane
 from transfer_queue.transport.address import address_of
+
+NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
+"""Refusals of a put; after any other error the controller may know of its values, now or once it is back."""
 
 ReplyT = TypeVar("ReplyT", bound=wire.ReplyBody)
 
@@ -125,6 +132,9 @@ class TransferQueueClient:
             try:
                 reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
                 break
+            except NOT_PUT:
+                stored.discard()
+                raise
             except FieldLostError:  # where the values were put died before the controller heard of them
                 if last_try or not stored.extents:
                     raise
@@ -180,7 +190,8 @@ class TransferQueueClient:
         they must not be written to (the process would die of it), and keep their memory until they are let go.
         With `plain`, a dict of tensors and lists instead of a TensorDict: much cheaper where there are many strings.
         """
-        body = wire.GetData(meta.global_indexes, list(meta.fields if fields is None else fields))
+        names = list(meta.fields if fields is None else fields)
+        body = wire.GetData(meta.global_indexes, names, self._plane.far)
         values, frames = yield self._ask(wire.Values, body, "get_data")
         loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
         return decode_fields(len(meta), values.columns, loaded, plain=plain)
@@ -327,12 +338,13 @@ class TransferQueueClient:
         return Ask(expected, body, (), self._call_timeout_s, lambda: f"{what} waited")
 
     def _exchange(self, ask: Ask) -> Answer:
+        if ask.expected is None:
+            self._tell(ask.body)
         connection = self._take()
         try:
-            while self._ended:
-                connection.tell(self.client_id, self._ended.popleft())
+            while connection.connected and (message := self._untold()) is not None:
+                connection.tell(self.client_id, message)
             if ask.expected is None:
-                connection.tell(self.client_id, ask.body)
                 self._give_back(connection)
                 return None, []
             reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
@@ -348,8 +360,8 @@ class TransferQueueClient:
             return None, []
         connection = self._take_async()
         try:
-            while self._ended:
-                await connection.tell(self.client_id, self._ended.popleft())
+            while connection.connected and (message := self._untold()) is not None:
+                await connection.tell(self.client_id, message)
             reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
         except BaseException:
             connection.close()
@@ -362,8 +374,17 @@ class TransferQueueClient:
         return _checked(ask, reply), frames
 
     def _tell(self, message: wire.Body) -> None:
-        """Send a message that has no reply, with the next request; may be called from any thread."""
+        """Send a message that has no reply, with the next request; may be called from any thread.
+
+        A connection that is only about to be made takes none: the controller may not know yet by another one's end.
+        """
         self._ended.append(message)
+
+    def _untold(self) -> wire.Body | None:
+        try:
+            return self._ended.popleft()
+        except IndexError:  # another thread may have taken the last one
+            return None
 
     def _take(self) -> Connection:
         self._notice_fork()
@@ -406,15 +427,16 @@ class TransferQueueClient:
         connection.close()
 
     def _make_plane(self) -> Plane:
-        if self._info.get("storage") == "ray":
-            from transfer_queue.storage.ray import RayPlane
+        storage, folder = self._info.get("storage"), self._info.get("folder")
+        if storage == "ray" and "ray" in sys.modules:
+            from transfer_queue.storage.ray import plane_in
 
-            return RayPlane(str(self._info["namespace"]), self._call_timeout_s)
-        if self._info.get("storage") != "shm":
-            return MemoryPlane()
+            return plane_in(str(self._info["namespace"]), self._call_timeout_s)
+        if storage != "shm" or not os.access(str(folder), os.W_OK | os.X_OK):
+            return MemoryPlane(far=storage is not None)
         from transfer_queue.storage.shm import ShmPlane
 
-        return ShmPlane(Path(self._info["folder"]), self.client_id, self.request, self._tell)
+        return ShmPlane(Path(str(folder)), self.client_id, self.request, self._tell)
 
 
 async def _result(work: Work) -> Any:

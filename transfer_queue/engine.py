@@ -20,8 +20,8 @@ from transfer_queue.room import Room
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import build
 from transfer_queue.service import Service
+from transfer_queue.serving import Post
 from transfer_queue.state import QueueState
-from transfer_queue.turns import Post
 
 log = logging.getLogger(__name__)
 

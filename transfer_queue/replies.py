@@ -1,4 +1,4 @@
-"""Replies: they leave together, once the journal holds what they say."""
+"""Replies leave together, once the journal holds what they say."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Outgoing:
 
 
 class Replies:
-    """What callers are told. `fatal` is called when the journal cannot be written any more."""
+    """What goes out. `fatal` is called, once, when the journal cannot be written: nobody hears of more."""
 
     def __init__(self, recorder: Recorder, traffic: Traffic, fatal: Callable[[Exception], None]) -> None:
         self._recorder, self._traffic, self._fatal = recorder, traffic, fatal
@@ -36,27 +36,33 @@ class Replies:
         self.gave_up = False
 
     @property
-    def waiting(self) -> bool:
-        """Whether there is something to send."""
+    def wait(self) -> bool:
+        """Whether there are replies that have not left."""
         return bool(self._out)
 
     def reply(
         self, caller: Caller, body: wire.ReplyBody | None, frames: Sequence[wire.Frame] = (),
         gone: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
-        """Answer with the next `send`; None is `Done`. `gone` takes back what a caller that hung up never heard of."""
+        """Answer a caller; `gone` is called if it hung up before it could hear."""
         body = DONE if body is None else body
         self._traffic.answered(body)
         self._out.append(Outgoing(caller, body, frames, gone))
 
     def fail(self, caller: Caller, error: Exception) -> None:
-        """Answer with this error; one that is a fault of the controller is logged here."""
+        """Answer with an error; one that nobody foresaw is logged too."""
         if isinstance(error, TransferQueueError):
             self.reply(caller, wire.Failure(type(error).__name__, str(error), error.details))
             return
         log.error("a request of client %r failed", caller.client, exc_info=error)
         text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
         self.reply(caller, wire.Failure("RequestError", text, {}))
+
+    def send(self) -> None:
+        """Let those go that wait now."""
+        out, self._out = self._out, []
+        for each in out:
+            self._send(each)
 
     def written(self) -> bool:
         """Whether all that was done is in the journal. If it cannot be, nobody hears of it, and nothing is done more:
@@ -67,12 +73,6 @@ class Replies:
             except JournalError as error:
                 self._give_up(error)
         return not self.gave_up
-
-    def send(self) -> None:
-        """Let the replies go; who hung up meanwhile gives back what it was given."""
-        out, self._out = self._out, []
-        for each in out:
-            self._send(each)
 
     def _send(self, each: Outgoing) -> None:
         try:

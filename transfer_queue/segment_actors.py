@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence, Set
 
 from transfer_queue.errors import FieldError, FieldLostError
 from transfer_queue.segment_places import Then
 from transfer_queue.storage.place import is_actor, place_of
 from transfer_queue.storage.segments import Segment
-
-Post = Callable[[Callable[[], None]], None]
+from transfer_queue.transport.link import Post
 
 LOOK_S = 10.0
 """How long a storage actor may take to show that it lives, after somebody could not read from it."""
@@ -49,6 +48,9 @@ class SegmentActors:
             self._post(lambda: then(dead))
 
         threading.Thread(target=look, name="look at storage", daemon=True).start()
+
+    def sweep(self, told: Set[str]) -> None:
+        """Nothing: an actor belongs to its run, whoever knows of it."""
 
     def remove(self, segment: Segment) -> None:
         """Nothing is left of a dead actor."""

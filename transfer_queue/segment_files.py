@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+import re
+import time
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from transfer_queue.errors import FieldError
 from transfer_queue.segment_places import Then
 from transfer_queue.storage.place import is_actor
 from transfer_queue.storage.segments import Segment
+
+UNTOLD_S = 10.0
+"""A file that nobody holds nor told of after this has no owner any more: making, holding and telling is one breath."""
+SEGMENT_FILE = re.compile(r".+-\d+")
 
 
 class SegmentFiles:
@@ -35,6 +41,18 @@ class SegmentFiles:
         if found < size:
             raise FieldError(f"segment {path!r} has {found} bytes, not {size}")
 
+    def sweep(self, told: Set[str]) -> None:
+        """Remove files whose owner died between making them and telling of them."""
+        if self._folder is None:
+            return
+        before = time.time() - UNTOLD_S
+        made = [
+            each for each in os.scandir(self._folder) if SEGMENT_FILE.fullmatch(each.name) and each.path not in told
+        ]
+        for each in made:
+            if each.stat().st_mtime < before and _unlocked(each.path):
+                _remove(each.path)
+
     def watch(self, segment: Segment, lost: Then) -> None:
         """Files are looked at when somebody misses them."""
 
@@ -47,8 +65,12 @@ class SegmentFiles:
         then([each for each in segments if not _whole(each.path, each.size)])
 
     def remove(self, segment: Segment) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(segment.path)
+        _remove(segment.path)
+
+
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def _whole(path: str, size: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -11,10 +12,12 @@ from typing import cast
 
 from transfer_queue import operations as op
 from transfer_queue import wire
-from transfer_queue.answers import Answers
 from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
 from transfer_queue.checkpoint import Checkpoints
-from transfer_queue.errors import FieldError, ProtocolError
+from transfer_queue.errors import (
+    FieldError,
+    ProtocolError,
+)
 from transfer_queue.journal import Compactor
 from transfer_queue.journal.format import LARGEST
 from transfer_queue.ledger import DPPlace, Want
@@ -28,13 +31,16 @@ from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.samplers.travel import SamplerSpec, build
 from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
-from transfer_queue.segment_places import SegmentPlaces
+from transfer_queue.segment_places import Kind, SegmentPlaces
+from transfer_queue.serving import Post, Serving
+from transfer_queue.storage.catalog import Found
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
 from transfer_queue.transport.framing import LONGEST_HEADER
 from transfer_queue.transport.link import Link
-from transfer_queue.turns import Post, Turns
 from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
+
+log = logging.getLogger(__name__)
 
 MOST_INSIDE = LARGEST - LONGEST_HEADER - (1 << 20)
 """Bytes of values inside the message of one put; with what it says of them it is one record of the journal."""
@@ -58,14 +64,14 @@ class Service:
     ) -> None:  # fmt: skip
         self.recorder, self.state, self.registry = recorder, recorder.state, registry
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
-        self._room, self._post, self._compactor = room, post, compactor
-        self._sweeping = False
-        self._looked_at = recorder.now()
         self._traffic = Traffic(time.monotonic)
         self._replies = Replies(recorder, self._traffic, fatal)
-        self.turns = Turns(recorder, room, self._replies, post, timeout_s)
-        self.places = SegmentPlaces(recorder, [SegmentFiles(folder), SegmentActors(namespace, post)], self.turns.serve)
-        self._answers = Answers(recorder, registry, self.turns, self._traffic)
+        self.serving = Serving(recorder, registry, room, self._replies, self._traffic, post, timeout_s)
+        kinds: list[Kind] = [SegmentFiles(folder), SegmentActors(namespace, post)]
+        self.places = SegmentPlaces(recorder, kinds, post, self.serving.serve)
+        self._post, self._compactor = post, compactor
+        self._sweeping = False
+        self._looked_at = recorder.now()
         self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
         self._handlers: dict[type, Callable[..., None]] = {
             wire.Put: self._put,
@@ -116,7 +122,7 @@ class Service:
     def gone(self, link: Link) -> None:
         """The peer hung up: nobody shall wait behind it."""
         self.catalog.segments.end_reads_of(link)
-        self.turns.forget(lambda waiter: waiter.caller.link is link)
+        self.serving.forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
         """End leases and waits whose deadline has passed."""
@@ -125,17 +131,19 @@ class Service:
         now = self.recorder.now()
         next_lease = self.ledger.next_deadline()
         if next_lease is not None and next_lease <= now and self.recorder.do(None, op.Expire()) is not None:
-            self.turns.serve()
-        self.turns.end_due(now)
+            self.serving.serve()
+        self.serving.end_late(now)
         if self.recorder.journal is not None:
             self.recorder.journal.sync()
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
-            self.turns.forget(lambda waiter: not waiter.caller.link.alive())
+            self.serving.forget(lambda waiter: not waiter.caller.link.alive())
             self._sweeping = True
             if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
-                if self._replies.written():  # else the end of its segment would cut off this burst, and lose it
+                if (
+                    self._replies.written()
+                ):  # a burst that is cut off by the end of its segment must not be lost with it
                     self._compactor.consider()
         if self._checkpoints.busy:
             self._look_at_checkpoints()
@@ -143,7 +151,7 @@ class Service:
     def settle(self) -> None:
         """Write the journal, then let the replies go; who hung up meanwhile gives back what it was given."""
         while self._replies.written():
-            if self._replies.waiting:
+            if self._replies.wait:
                 self._replies.send()
             elif self._sweeping:  # no file goes before the journal says that its last row is gone
                 self._sweeping = False
@@ -153,7 +161,7 @@ class Service:
 
     def next_deadline(self) -> float | None:
         """When `tick` has something to do next, on the server's clock, or None."""
-        times = [self.turns.next_deadline(), self.ledger.next_deadline()]
+        times = [self.serving.deadlines.next(), self.ledger.next_deadline(), self.serving.custom.next_look()]
         known = [time + self.recorder.behind for time in times if time is not None]
         journal = self.recorder.journal
         if journal is not None and (due := journal.due()) is not None:
@@ -166,11 +174,12 @@ class Service:
         if self._compactor is not None:
             self._compactor.poll()
         self._checkpoints.poll()
-        self.turns.serve_recyclers()
+        self.serving.serve_recyclers()
 
     def close(self) -> None:
         """Let the journal go."""
         self._checkpoints.close()
+        self.places.close()
         if self._compactor is not None:
             self._compactor.close()
         if self.recorder.journal is not None:
@@ -196,14 +205,11 @@ class Service:
         chunks = split(put, frames)
         if put.indexes:
             self._replies.reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
-            self.turns.serve()
+            self.serving.serve()
             return
         check_seconds("timeout_s", put.timeout_s)
-        size = sum(chunk.size for chunk in chunks)
-        self._room.check(size)
-        now = self.recorder.now()
-        producer = Producer(caller, now, now + put.timeout_s, put, chunks, list(frames), size)
-        self.turns.produce(producer)
+        now, size = self.recorder.now(), sum(chunk.size for chunk in chunks)
+        self.serving.add_producer(Producer(caller, now, now + put.timeout_s, put, chunks, list(frames), size))
 
     def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
         check_name("task", body.task, self.ledger.last_wants, MOST_TASKS)
@@ -218,7 +224,7 @@ class Service:
         )  # fmt: skip
         want.check(self.ledger.shape)
         now = self.recorder.now()
-        self.turns.consume(Consumer(caller, now, now + body.timeout_s, want, choice))
+        self.serving.add_consumer(Consumer(caller, now, now + body.timeout_s, want, choice))
 
     def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[wire.Frame]) -> None:
         if not body.fields:
@@ -230,6 +236,8 @@ class Service:
         if not placed:
             frames = wire.joined([here for _, here, _ in found])
             self._replies.reply(caller, wire.Values(columns), frames)
+        elif body.far:
+            self._read_for(caller, columns, found)
         else:
             read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
             parts = [here if places is None else places for _, here, places in found]
@@ -237,11 +245,25 @@ class Service:
             self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
         if self.ledger.holds.open:
             self.recorder.do(None, op.Read(body.indexes))
-            self.turns.serve()
+            self.serving.serve()
+
+    def _read_for(self, caller: Caller, columns: list[wire.Column], found: list[Found]) -> None:
+        """Read what lies in segments for a caller that cannot; a thread does so, and other requests go on."""
+        read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
+
+        def answer(frames: list[wire.Frame] | Exception) -> None:
+            self.catalog.segments.end_read(read)
+            if isinstance(frames, Exception):
+                self._replies.fail(caller, frames)
+            else:
+                self._replies.reply(caller, wire.Values(columns), wire.joined(frames))
+            self.serving.serve_recyclers()
+
+        self.places.read([(here, places) for _, here, places in found], answer)
 
     def _end_read(self, caller: Caller, body: wire.EndRead, _: Sequence[wire.Frame]) -> None:
         self.catalog.segments.end_read(body.read)
-        self.turns.serve_recyclers()
+        self.serving.serve_recyclers()
 
     def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
         self.places.check(body.path, body.size)
@@ -256,13 +278,13 @@ class Service:
     def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
         check_seconds("timeout_s", body.timeout_s)
         now = self.recorder.now()
-        waiter = Recycler(caller, now, now + body.timeout_s, body.segments)
-        self.turns.recycle(waiter, patient=body.timeout_s > 0)
+        self.serving.add_recycler(Recycler(caller, now, now + body.timeout_s, body.segments))
 
     def _locate(self, caller: Caller, body: wire.Locate, _: Sequence[wire.Frame]) -> None:
         known = self.catalog.segments.known
-        paths = [known[number].path if number in known else "" for number in body.segments]
-        self._replies.reply(caller, wire.Located(paths))
+        self._replies.reply(
+            caller, wire.Located([known[number].path if number in known else "" for number in body.segments])
+        )
 
     def _lost(self, caller: Caller, body: wire.Lost, _: Sequence[wire.Frame]) -> None:
         self.places.missing(body.segments, lambda lost: self._replies.reply(caller, wire.Done(lost)))
@@ -270,7 +292,7 @@ class Service:
     def _change(self, caller: Caller, body: op.Operation, _: Sequence[wire.Frame]) -> None:
         """An operation that the caller asks for as it is."""
         self._replies.reply(caller, self.recorder.do(caller, body))
-        self.turns.serve()
+        self.serving.serve()
 
     def _extend(self, caller: Caller, body: wire.Extend, _: Sequence[wire.Frame]) -> None:
         check_seconds("lease_s", body.seconds)
@@ -287,16 +309,16 @@ class Service:
             self._checkpoints.ask(body.path, done)
 
     def _why(self, caller: Caller, body: wire.Why, _: Sequence[wire.Frame]) -> None:
-        self._replies.reply(caller, wire.Explained(self._answers.why(body.task)))
+        self._replies.reply(caller, wire.Explained(self.serving.answers.why(body.task)))
 
     def _stats(self, caller: Caller, _body: wire.GetStats, _: Sequence[wire.Frame]) -> None:
-        self._replies.reply(caller, self._answers.stats())
+        self._replies.reply(caller, self.serving.answers.stats())
 
     def _survey(self, caller: Caller, body: wire.Survey, _: Sequence[wire.Frame]) -> None:
-        self._replies.reply(caller, self._answers.survey(body))
+        self._replies.reply(caller, self.serving.answers.survey(body))
 
     def _peek(self, caller: Caller, body: wire.Peek, _: Sequence[wire.Frame]) -> None:
-        self._replies.reply(caller, self._answers.peek(body))
+        self._replies.reply(caller, self.serving.answers.peek(body))
 
     def _register(self, caller: Caller, body: wire.RegisterSampler, _: Sequence[wire.Frame]) -> None:
         """Importing and making it may take seconds or for ever, so that is done in a thread of its own."""

@@ -18,7 +18,7 @@ import msgspec
 
 from transfer_queue.doors import TcpDoor
 from transfer_queue.errors import ControllerLostError, TransferQueueError, rebuild
-from transfer_queue.process import Orders
+from transfer_queue.process import GAVE_UP, Orders
 
 log = logging.getLogger("transfer_queue")
 
@@ -28,7 +28,9 @@ START_S = 60.0
 """A controller is there in a fraction of a second; one whose samplers import torch takes some seconds."""
 STOP_S = 5.0
 RESTARTS, WITHIN_S = 5, 60.0
-"""A controller that dies so often in so short a time is not brought back any more."""
+"""A controller that dies so often in so short a time is not brought back any more, unless it could not write."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 10.0
+"""Between two tries to start it again: the pause doubles from the first to the longest."""
 
 
 class Supervisor:
@@ -76,24 +78,35 @@ class Supervisor:
             self._over.set()
 
     def _bring_back(self) -> None:
-        ends: list[float] = []
+        deaths: list[float] = []
         while not self._stopping.is_set():
             code = self.process.wait()
+            if code != GAVE_UP:
+                deaths = [at for at in deaths if time.monotonic() - at < WITHIN_S] + [time.monotonic()]
+            if self._stopping.is_set():
+                return
+            if len(deaths) > RESTARTS:
+                log.error("the controller died %d times within %g s: it is not started again", len(deaths), WITHIN_S)
+                return
+            log.warning("the controller ended with code %s: starting it again from its journal", code)
+            self._start_again()
+
+    def _start_again(self) -> None:
+        """Try until one runs or none is wanted: what is in the way, such as a full disk, may go."""
+        pause = FIRST_PAUSE_S
+        while not self._stopping.is_set():
             with self._starting:
                 if self._stopping.is_set():
                     return
-                ends = [at for at in ends if time.monotonic() - at < WITHIN_S] + [time.monotonic()]
-                if len(ends) > RESTARTS:
-                    log.error("the controller died %d times within %g s: it is not started again", len(ends), WITHIN_S)
-                    return
-                log.warning("the controller ended with code %s: starting it again from its journal", code)
                 try:
                     end(self.process)
                     self.process, _ = spawn(self._orders)
-                except TransferQueueError as error:
-                    log.error("the controller could not be started again: %s", error)
+                    self.restarts += 1
                     return
-                self.restarts += 1
+                except TransferQueueError as error:
+                    log.error("the controller could not be started again, next try in %g s: %s", pause, error)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
 
 def spawn(orders: Orders) -> tuple[subprocess.Popen[bytes], Mapping[str, Any]]:

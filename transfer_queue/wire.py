@@ -79,8 +79,11 @@ class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
 
 
 class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
+    """`far`: the caller cannot read segments, so all values shall come inside the reply."""
+
     indexes: list[int]
     fields: list[str]
+    far: bool = False
 
 
 class EndRead(msgspec.Struct, tag="end_read", array_like=True, frozen=True):
@@ -388,14 +391,20 @@ def joined(frames: Sequence[Frame]) -> Sequence[Frame]:
 def separate(rows: int, columns: Sequence[Column], frames: Sequence[Frame]) -> Sequence[Frame]:
     """One frame per column again; `ProtocolError` if what came is not what the columns describe."""
     if len(frames) == 1 and len(columns) > 1:
-        sizes = [sum(row_sizes(column, rows)) for column in columns]
-        ends = [0, *itertools.accumulate(sizes)]
+        ends = [0, *itertools.accumulate(_whole_size(column, rows) for column in columns)]
         if ends[-1] != len(frames[0]):
             raise ProtocolError(f"{len(columns)} fields describe {ends[-1]} bytes, the message brings {len(frames[0])}")
         return [frames[0][start:end] for start, end in itertools.pairwise(ends)]
     if len(frames) != len(columns):
         raise ProtocolError(f"{len(columns)} fields came with {len(frames)} frames of values")
     return frames
+
+
+def _whole_size(column: Column, rows: int) -> int:
+    """Bytes of all rows together."""
+    if len(column.shapes) == 1 and column.dtype in ITEM_SIZES:
+        return rows * _bytes(column.shapes[0], ITEM_SIZES[column.dtype])
+    return sum(row_sizes(column, rows))
 
 
 def row_sizes(column: Column, rows: int) -> list[int]:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from transfer_queue import TransferQueueClient, TransferQueueController
+from tests.soak.points import ARMED
+from transfer_queue import TransferQueueClient, TransferQueueController, supervisor
 
 
 @pytest.fixture
@@ -30,3 +32,12 @@ def connect() -> Iterator[Callable[..., TransferQueueClient]]:
             return stack.enter_context(TransferQueueClient(name, controller.get_info()))
 
         yield begin
+
+
+@pytest.fixture
+def armed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that arms a point of every controller that is started now; they are brought back however often."""
+    monkeypatch.setenv(ARMED, str(tmp_path / "armed"))
+    monkeypatch.setattr(supervisor, "PROGRAM", "tests.soak.controller")
+    monkeypatch.setattr(supervisor, "RESTARTS", 1000)
+    return tmp_path / "armed"

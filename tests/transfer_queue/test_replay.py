@@ -268,5 +268,5 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.node.failures == []
 
 
-QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+QueueMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
 TestQueue = QueueMachine.TestCase

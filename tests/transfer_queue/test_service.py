@@ -190,6 +190,25 @@ def test_a_file_goes_when_the_journal_says_so_and_not_before(node: Node, peer: P
     assert same_after_a_restart(node)
 
 
+def test_a_file_that_its_owner_died_before_telling_of_goes(node: Node, peer: Peer) -> None:
+    assert node.arenas is not None
+    _, told, file = attached(node, peer)
+    names = ("left-0", "held-0", "new-0", "lock")
+    left, held, new, lock = (node.arenas / name for name in names)
+    for path in (left, held, new, lock):
+        path.write_bytes(b"")
+    for path in (left, held, lock, told):
+        os.utime(path, (1, 1))
+    holding = os.open(held, os.O_RDWR)
+    fcntl.flock(holding, fcntl.LOCK_EX)
+    node.service._looked_at -= 10
+    node.service.tick()
+    node.service.settle()
+    assert sorted(node.arenas.iterdir()) == sorted([held, new, lock, told])
+    os.close(holding)
+    os.close(file)
+
+
 def test_a_file_goes_although_others_read_elsewhere(node: Node, peer: Peer) -> None:
     """On a busy queue somebody reads something at any moment."""
     first, path, file = attached(node, peer)

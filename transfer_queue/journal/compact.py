@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--parent", type=int)
     orders = parser.parse_args(arguments)
     if orders.parent is not None:
-        threading.Thread(target=_end_with, args=(orders.parent,), daemon=True).start()
+        threading.Thread(target=end_with, args=(orders.parent,), daemon=True).start()
     os.nice(NICENESS)
     stdout = os.dup(1)
     os.dup2(2, 1)  # what the fold prints must not mix with the answer
@@ -128,7 +128,7 @@ def main(arguments: list[str]) -> int:
     return code
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Leave at once when the parent is gone, however it died; half a snapshot is swept by whoever opens the journal."""
     while os.getppid() == parent:
         readable, _, _ = select.select([0], [], [], LOOK_AT_PARENT_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,14 +17,20 @@ INLINE_COLUMN = 8 << 10
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How the values of a put go on: an extent per column (none: all inline), and the frames inside the message."""
+    """How the values of a put go on: an extent per column (none: all inline), and the frames inside the message.
+
+    `discard` takes back what was put away; to be called where the put was refused.
+    """
 
     extents: list[wire.Extent]
     frames: Sequence[Any]
+    discard: Callable[[], None] = lambda: None
 
 
 class Plane(Protocol):
-    """Where large values lie."""
+    """Where large values lie. `far`: this client reaches the controller only, which reads segments for it."""
+
+    far: bool
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """Put away the values of each column; waits for room at most `timeout_s`."""
@@ -37,7 +43,10 @@ class Plane(Protocol):
 
 
 class MemoryPlane:
-    """All values travel inside the messages and lie in the controller."""
+    """All values travel inside the messages; what is put lies in the controller."""
+
+    def __init__(self, *, far: bool = False) -> None:
+        self.far = far
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """The frames as they are."""

@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError
 from transfer_queue.exchange import Ask, Steps, Work
-from transfer_queue.storage.base import Stored, inline
+from transfer_queue.storage.base import MemoryPlane, Plane, Stored, inline
+from transfer_queue.storage.place import CONTROLLER
 from transfer_queue.storage.ray_reader import Fetched, RayReader
 from transfer_queue.storage.sending import Sender
 
@@ -23,8 +25,21 @@ GRACE_S = 5.0
 """How much longer than its thread a call waits: the thread's own error says more."""
 
 
+def plane_in(namespace: str, timeout_s: float) -> Plane:
+    """The plane of a process that is connected to the Ray cluster of the run; the controller reads for any other."""
+    try:
+        if ray.is_initialized():
+            ray.get_actor(CONTROLLER, namespace)
+            return RayPlane(namespace, timeout_s)
+    except ValueError:
+        pass  # it is another cluster
+    return MemoryPlane(far=True)
+
+
 class RayPlane:
     """One client's way to the storage actors; `timeout_s` bounds a read. Threads may share it."""
+
+    far = False
 
     def __init__(self, namespace: str, timeout_s: float) -> None:
         self._timeout_s = timeout_s

@@ -125,7 +125,7 @@ class Segments:
         return segment.free + [where[1:] for _, where in self._held if where[0] == segment.number]
 
     def give(self, ranges: Sequence[Range]) -> None:
-        """These ranges were handed to their owner; what a reader held back then, and a replay does not, stays."""
+        """These ranges were handed to their owner. Others stay: a replay knows no readers, who had held them back."""
         for number in {where[0] for where in ranges}:
             given = sorted(where[1:] for where in ranges if where[0] == number)
             starts = [offset for offset, _ in given]

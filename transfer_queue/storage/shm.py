@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 import weakref
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError, StorageFullError
 from transfer_queue.exchange import GRACE_S, Ask, Steps
-from transfer_queue.storage.arena import Arena
+from transfer_queue.storage.arena import Arena, Extent
 from transfer_queue.storage.base import Stored, inline
 from transfer_queue.storage.reader import Reader
 
@@ -30,6 +31,8 @@ Request = Callable[[type[Any], wire.Body, str], Any]
 class ShmPlane:
     """One client's arena and its view of everybody else's. Threads may share it; a forked child makes its own arena."""
 
+    far = False
+
     def __init__(self, folder: Path, client: str, request: Request, tell: Callable[[wire.EndRead], None]) -> None:
         self._folder, self._client, self._request, self._tell = folder, client, request, tell
         self._arena: Arena | None = None
@@ -43,11 +46,13 @@ class ShmPlane:
         if all(here):
             return Stored([], wire.joined(frames))
         large = [frame for frame, stays in zip(frames, here, strict=True) if not stays]
-        placed = iter((yield from self._write(large, timeout_s)))
-        extents = [wire.INLINE if stays else next(placed) for stays in here]
-        return Stored(extents, wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays]))
+        arena, written = yield from self._write(large, timeout_s)
+        places = iter(written)
+        extents = [wire.INLINE if stays else next(places)[:2] for stays in here]
+        small = wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays])
+        return Stored(extents, small, lambda: arena.recycle(written) if arena.mine else None)
 
-    def _write(self, frames: Sequence[Any], timeout_s: float) -> Steps[list[wire.Extent]]:
+    def _write(self, frames: Sequence[Any], timeout_s: float) -> Steps[tuple[Arena, list[Extent]]]:
         arena, deadline = self._own_arena(), time.monotonic() + timeout_s
         found = arena.write_if_room(frames)
         if found is None and self._segments:
@@ -61,7 +66,7 @@ class ShmPlane:
                 if left <= 0 or not self._segments:
                     raise
                 yield from self._recycle(min(left, WAIT_S))
-        return [(extent.segment, extent.offset) for extent in found]
+        return arena, found
 
     def _recycle(self, timeout_s: float) -> Steps[None]:
         body = wire.Recycle(self._segments, timeout_s)
@@ -73,13 +78,14 @@ class ShmPlane:
         """Gather what lies in arenas into private memory; with `zero_copy`, map it read-only where it is contiguous."""
         if not values.placed:
             return list(wire.separate(rows, values.columns, frames))
-        yield from self._learn(values.placed, frames)
         try:
+            yield from self._learn(values.placed, frames)
             result, pins = self._read(values, rows, frames, zero_copy)
-        except FieldLostError:
-            numbers = sorted(_segments_of(values.placed, frames))
-            yield Ask(wire.Done, wire.Lost(numbers), (), TELL_S, lambda: "telling that storage died waited")
-            yield Ask(None, wire.EndRead(values.read), (), TELL_S, str)
+        except BaseException as error:
+            self._tell(wire.EndRead(values.read))  # whatever went wrong, the bytes may be written again
+            if isinstance(error, FieldLostError):
+                numbers = sorted(_segments_of(values.placed, frames))
+                yield Ask(wire.Done, wire.Lost(numbers), (), TELL_S, lambda: "telling that storage died waited")
             raise
         if not pins:
             yield Ask(None, wire.EndRead(values.read), (), TELL_S, str)
@@ -108,9 +114,11 @@ class ShmPlane:
             self._tell(wire.EndRead(read))
 
     def _learn(self, placed: Sequence[int], frames: Sequence[Any]) -> Steps[None]:
-        """Ask where segments lie that this client has not seen yet."""
+        """Ask where segments lie that this client has not seen yet, and let go of those that are gone meanwhile."""
         unknown = sorted(_segments_of(placed, frames) - self._paths.keys())
         if unknown:
+            for number in [number for number, path in self._paths.items() if not os.path.exists(path)]:
+                self._reader.forget(number)  # a file that is removed keeps its memory while somebody maps it
             reply, _ = yield Ask(
                 wire.Located, wire.Locate(unknown), (), TELL_S, lambda: "get_data waited for addresses"
             )

@@ -1,0 +1,109 @@
+"""Large values between clients of one machine: no room is lost, whatever becomes of a call."""
+
+import gc
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from transfer_queue import BackPressureError, FieldError, LeaseError, TransferQueueClient, TransferQueueController, wire
+from transfer_queue.errors import FieldLostError
+
+Start = Callable[..., TransferQueueController]
+Connect = Callable[..., TransferQueueClient]
+LARGE = np.ones((1, 100_000), np.uint8)
+
+
+def used(client: TransferQueueClient) -> int:
+    """Bytes of the client's arena that hold values."""
+    arena = client._plane._arena  # type: ignore[attr-defined]
+    assert arena is not None
+    return int(arena.used)
+
+
+def test_a_refused_put_leaves_its_room_to_others(start: Start, connect: Connect) -> None:
+    client = connect(start(global_batch_size=1))
+    meta = client.put({"x": LARGE})
+    lease = client.get_meta(["x"], 1, task_name="rollout", lease_s=60)
+    client.put({"y": LARGE}, metadata=lease)
+    before = used(client)
+    with pytest.raises(BackPressureError):
+        client.put({"x": LARGE}, timeout_s=0.05)
+    with pytest.raises(FieldError, match="written already"):
+        client.put({"y": LARGE}, metadata=lease)
+    client.release(lease)
+    with pytest.raises(LeaseError):
+        client.put({"z": LARGE}, metadata=lease)
+
+    assert used(client) == before
+    assert client.get_data(meta)["x"].sum() == 100_000
+
+
+def test_the_end_of_a_read_is_not_told_to_a_connection_that_is_not_there(start: Start, connect: Connect) -> None:
+    client = connect(start())
+    meta = client.put({"x": LARGE}, global_step=0)
+    mapped = client.get_data(meta, zero_copy=True, plain=True)
+    connection = client._take()
+    del mapped
+    gc.collect()
+    client.stats()  # through another connection, which has to be made
+    client._give_back(connection)
+    client.clear(0)
+
+    assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
+
+
+def test_a_read_that_fails_ends(start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect(start())
+    meta = client.put({"x": LARGE}, global_step=0)
+
+    def no_memory(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as short, pytest.raises(MemoryError):
+        short.setattr(client._plane, "_gather", no_memory)
+        client.get_data(meta)
+    client.clear(0)
+
+    assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what is mapped")
+def test_memory_of_producers_that_are_gone_is_let_go(start: Start, connect: Connect) -> None:
+    controller = start(num_global_batch=4)
+    consumer, folder = connect(controller), controller.get_info()["folder"]
+    for step in range(3):
+        with TransferQueueClient(f"producer{step}", controller.get_info()) as producer:
+            meta = producer.put({"x": LARGE}, global_step=step)
+        consumer.get_data(meta)
+        consumer.clear(step)
+        consumer.stats()
+
+    for _ in range(500):
+        if os.listdir(folder) == ["lock"]:
+            break
+        time.sleep(0.01)
+    assert os.listdir(folder) == ["lock"]
+    assert Path("/proc/self/maps").read_text().count(f"{folder}/producer") == 1
+
+
+def test_values_that_are_gone_are_told_of_and_made_anew(start: Start, connect: Connect) -> None:
+    controller = start(tasks=["rollout", "train"])
+    client = connect(controller)
+    client.put({"x": ["prompt"]})
+    lease = client.get_meta(["x"], 1, task_name="rollout", lease_s=60)
+    client.put({"y": LARGE}, metadata=lease)
+    client.ack(lease)
+    for name in os.listdir(controller.get_info()["folder"]):
+        if name != "lock":
+            os.unlink(f"{controller.get_info()['folder']}/{name}")
+    train = client.get_meta(["y"], 1, task_name="train", lease_s=60)
+    with connect(controller, "other") as other, pytest.raises(FieldLostError):
+        other.get_data(train)
+    with pytest.raises(FieldLostError):
+        client.ack(train)
+
+    assert client.get_meta(["x"], 1, task_name="rollout", lease_s=60).global_indexes == lease.global_indexes
