@@ -39,7 +39,6 @@ def judge(report: Report) -> list[str]:
 def figures(report: Report, wrong: list[str]) -> list[Figure]:
     """The report as a table."""
     memory = [size / 2**20 for _, size in report.memory] or [0.0]
-    journal = [size / 2**20 for size in report.journal] or [0.0]
     found = [
         largest_at_most("faults", [float(len(wrong))], 0, ""),
         shown("rows put", [float(report.rows_put)], ""),
@@ -51,9 +50,7 @@ def figures(report: Report, wrong: list[str]) -> list[Figure]:
         shown("moments at which the counts added up", [float(report.checks)], ""),
         shown("controller, resident, in the calm", memory, "MiB"),
         largest_at_most("controller, growth in the calm", [slope(report.memory) / 2**20], FLAT / 2**20, "MiB/min"),
-        largest_at_most(
-            "journal, in the calm", [size / 2**20 for size in report.journal] or [0.0], JOURNAL / 2**20, "MiB"
-        ),
+        largest_at_most("journal, in the calm", journal, JOURNAL / 2**20, "MiB"),
         shown("arenas", [size / 2**20 for size in report.arenas] or [0.0], "MiB"),
     ]
     hit = [(point, float(report.points[point])) for point in ALL_POINTS]

@@ -29,6 +29,9 @@ TASKS = ["rollout", "reward", "train"]
 ANYWHERE = ("controller_anywhere", "worker_anywhere")
 AHEAD = (*controller.POINTS, *compaction.POINTS)
 ALL_POINTS = (*AHEAD, *worker.PRODUCER_POINTS, *worker.CONSUMER_POINTS, *ANYWHERE)
+OFTEN = ("before_write", "in_write", "behind_write", "before_reply", "behind_reply", "meta_waits", "in_replay")
+OFTEN_TOO = ("in_arena_write", "before_put", "put_sent", "in_read", "before_ack", "ack_sent", "meta_sent")
+"""Points that a process passes many times: it ends at one of the first passages. At the others at the first."""
 CALM = 0.3
 """Of the time, at the end: the controller is left alone, so that its memory can be seen to grow or not."""
 PATIENCE_S = 6.0
@@ -175,7 +178,7 @@ class Storm:
         if point == "controller_anywhere":
             self._by_hand[point] += 1
         else:
-            arm(self.armed, point, self.chance.choice((1, 1, 2, 5)))
+            arm(self.armed, point, self.chance.choice((1, 2, 5, 20)) if point in OFTEN else 1)
         if point == "at_undo":  # somebody has to be gone before it hears of its rows
             for name in self.workers.names("rollout", "reward"):
                 arm(self.workers.armed(*name), "meta_sent", self.chance.choice((1, 2, 3)))
@@ -188,7 +191,7 @@ class Storm:
             self.workers.kill(*name)
             self._by_hand[point] += 1
         else:
-            arm(self.workers.armed(*name), point, self.chance.choice((1, 2, 5)))
+            arm(self.workers.armed(*name), point, self.chance.choice((1, 2, 5)) if point in OFTEN_TOO else 1)
 
     # Looking on
 

@@ -58,6 +58,7 @@ def gathered(lines: Iterable[Line], ranks: Mapping[str, int]) -> Truth:
     truth = Truth()
     votes: dict[tuple[str, int], dict[int, list[int]]] = defaultdict(dict)
     seen: list[tuple[str, int, int]] = []
+    row_of: dict[int, int] = {}
     for line in lines:
         kind, task, ids = line["kind"], line.get("task", ""), line.get("ids", [])
         if kind == "put":
@@ -67,6 +68,9 @@ def gathered(lines: Iterable[Line], ranks: Mapping[str, int]) -> Truth:
                 truth.put[index] = told
         elif kind == "seen":
             seen += [(task, index, told) for index, told in zip(ids, line["sums"], strict=True)]
+            for index, key in zip(ids, line["keys"], strict=True):
+                if row_of.setdefault(key, index) != index:
+                    truth.bad.append(f"one put made the rows {row_of[key]} and {index}")
         elif kind in ("try ack", "wrote"):
             truth.perhaps[task].update(ids)
         elif kind == "ack" and ranks.get(task, 1) > 1:

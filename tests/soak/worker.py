@@ -156,7 +156,7 @@ class Worker:
                 self.client.drop(meta, "dull")
             elif fate < 0.10:
                 time.sleep(LEASE_S + 0.5)
-                self.client.ack(meta)
+                self.ack(meta)  # too late, unless the queue's time stood still meanwhile
             else:
                 self.finish(meta)
         except (LeaseError, StepClearedError):
@@ -214,11 +214,12 @@ class Worker:
             self.notes.note("bad", text=f"values under a live lease cannot be read: {meta}: {error}")
             return False
         sums: dict[str, list[int | None]] = {name: [] for name in fields}
+        keys: dict[str, list[int]] = {name: [] for name in fields}
         for name in fields:
             for value in data[name]:
                 whole = value if isinstance(value, bytes) else np.asarray(value).tobytes()
                 try:
-                    key_of(whole)
+                    keys[name].append(key_of(whole))
                     sums[name].append(checksum(whole))
                 except ValueError:
                     sums[name].append(None)
@@ -228,7 +229,8 @@ class Worker:
             except (LeaseError, TransferQueueError):
                 return False
             self.notes.note("bad", text=f"changed values under a live lease: {meta} {sums}")
-        self.notes.note("seen", task=self.role, ids=meta.global_indexes, sums=sums["prompt"])
+            return False
+        self.notes.note("seen", task=self.role, ids=meta.global_indexes, sums=sums["prompt"], keys=keys["prompt"])
         return True
 
 

@@ -1,4 +1,4 @@
-"""Reading segments of any kind in the controller's process, for clients that reach nothing but the controller."""
+"""Reading segments of any kind, for clients that reach nothing but the controller, and for checkpoints."""
 
 from __future__ import annotations
 
@@ -54,9 +54,8 @@ class FarReader:
     def _gather(self, rows: Rows, here: bytes) -> Frame:
         result, at = memoryview(bytearray(int(rows[:, 2].sum()))), 0
         for segment, offset, size in rows.tolist():
-            result[at : at + size] = (
-                here[offset : offset + size] if segment < 0 else self.view(segment, offset, size).data
-            )
+            there = segment >= 0
+            result[at : at + size] = self.view(segment, offset, size).data if there else here[offset : offset + size]
             at += size
         return result
 
