@@ -39,6 +39,7 @@ def judge(report: Report) -> list[str]:
 def figures(report: Report, wrong: list[str]) -> list[Figure]:
     """The report as a table."""
     memory = [size / 2**20 for _, size in report.memory] or [0.0]
+    journal = [size / 2**20 for size in report.journal] or [0.0]
     found = [
         largest_at_most("faults", [float(len(wrong))], 0, ""),
         shown("rows put", [float(report.rows_put)], ""),

@@ -179,6 +179,8 @@ def test_a_sampler_that_hangs_blocks_nobody_else(client: TransferQueueClient) ->
     assert time.monotonic() - began < 0.5
     with pytest.raises(SamplerError, match="has not answered for 1 s"):
         hanging()
+    with pytest.raises(NotReadyError, match=r"2 cannot be chosen: its sampler .* has not answered for \d s"):
+        client.get_meta(["x"], 2, 1, "hangs", timeout_s=0.1)
     with pytest.raises(SamplerError, match="has not answered for 1 s"):
         client.get_meta(["x"], 2, 1, "hangs", timeout_s=20)
 

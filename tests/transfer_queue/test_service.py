@@ -14,6 +14,7 @@ from transfer_queue.errors import JournalError, ProtocolError
 from transfer_queue.journal import Compactor
 from transfer_queue.ledger import Want
 from transfer_queue.operations import Take
+from transfer_queue.waiting import Caller
 
 
 @pytest.fixture
@@ -286,3 +287,40 @@ def test_a_record_that_cannot_be_what_happened_is_not_passed_over(node: Node, pe
     node.crash()
     with pytest.raises(JournalError, match=r"record 3 of the journal, Take.*, cannot be carried out"):
         node.restart()
+
+
+def test_an_answer_that_no_message_can_hold_harms_nobody_else(node: Node, peer: Peer) -> None:
+    put(peer, 2)
+    hurt, other = Peer(node, 2), Peer(node, 3)
+    node.service._replies.fail(Caller(hurt.link, 1, "hurt"), ValueError("no character: \udc80"))
+    node.service._replies.reply(Caller(hurt.link, 2, "hurt"), wire.Located(["/no/character/\udc80"]))
+    other.send(want_of(1, "other"))
+    node.service.settle()
+
+    assert [reply.body.name for reply, _ in hurt.link.replies] == ["RequestError", "ProtocolError"]
+    assert other.answer().indexes == [0]
+
+
+def test_no_step_is_so_late_that_its_number_fits_into_no_message(node: Node, peer: Peer) -> None:
+    answer = put(peer, step=2**64 - 1)
+    assert (answer.name, "out of range" in answer.message) == ("FieldError", True)
+    put(peer, 4, step=2**53)
+    assert put(peer, 1).steps == [2**53 + 1]
+
+
+@pytest.mark.parametrize(("rows", "fields"), [(20, ["x"]), (2, ["x"] * 10)])
+def test_what_no_answer_can_hold_is_refused_before_it_is_put_together(
+    node: Node, peer: Peer, monkeypatch: pytest.MonkeyPatch, rows: int, fields: list[str]
+) -> None:
+    """One request that named row 0 a hundred thousand times kept the controller busy for minutes and took 7 GB."""
+    monkeypatch.setattr("transfer_queue.service.LONGEST_MESSAGE", 1000)
+    put(peer, 4, value=bytes(100))
+    collected = []
+    collect = node.state.catalog._collect
+    monkeypatch.setattr(node.state.catalog, "_collect", lambda *found: (collected.append(1), collect(*found))[1])
+
+    answer = peer.ask(wire.GetData([0] * rows, fields))
+
+    assert (answer.name, "ask for fewer rows" in answer.message) == ("FieldError", True)
+    assert len(collected) < 10
+    assert isinstance(peer.ask(wire.GetData([0, 1, 2, 3, 0, 1], ["x"])), wire.Values)

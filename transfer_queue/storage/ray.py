@@ -54,9 +54,11 @@ class RayPlane:
         if all(here):
             return Stored([], wire.joined(frames))
         large = [np.frombuffer(frame, np.uint8) for frame, stays in zip(frames, here, strict=True) if not stays]
-        placed = iter((yield Work(self._sender.put(large, timeout_s), timeout_s + GRACE_S)))
+        found: list[wire.Extent] = yield Work(self._sender.put(large, timeout_s), timeout_s + GRACE_S)
+        placed = iter(found)
         extents = [wire.INLINE if stays else next(placed) for stays in here]
-        return Stored(extents, wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays]))
+        inside = wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays])
+        return Stored(extents, inside, lambda: self._sender.take_back(found, [frame.nbytes for frame in large]))
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
         """Fetch the blocks, and gather rows into private memory; with `zero_copy`, rows that lie together as they lie.

@@ -66,10 +66,11 @@ class StorageActor:
         with self._lock:
             return list(self._blocks.find(addresses).items())
 
-    def free(self, offset: int, size: int) -> None:
-        """Nobody will ever ask for these bytes."""
+    def free(self, ranges: list[tuple[int, int]]) -> None:
+        """Nobody will ask for these bytes (offset, size) any more."""
         with self._lock:
-            self._blocks.free(offset, size)
+            for offset, size in ranges:
+                self._blocks.free(offset, size)
 
     def stay(self) -> None:
         """Return after a while: whoever calls hears at once of the actor's death."""
@@ -84,8 +85,8 @@ class StorageActor:
         while True:
             try:
                 body = wire.Recycle([self._segment], RECYCLE_S)
-                for _, offset, size in self._client.request(wire.Recycled, body, "recycle").ranges:
-                    self.free(offset, size)
+                reply = self._client.request(wire.Recycled, body, "recycle")
+                self.free([(offset, size) for _, offset, size in reply.ranges])
                 time.sleep(GATHER_S)
             except TransferQueueError as error:
                 log.info("the storage actor %s lost its controller: %s", self._name, error)
