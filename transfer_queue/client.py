@@ -28,7 +28,7 @@ from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
 from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
-from transfer_queue.storage.base import MemoryPlane, Plane
+from transfer_queue.storage.base import MemoryPlane, Plane, are_roots_inside
 from transfer_queue.transport.address import address_of
 
 NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
@@ -92,8 +92,10 @@ class TransferQueueClient(Carrier):
         def waits() -> str:
             return f"put of {rows} rows waited for room"
 
+        inside = metadata is None and self._info.get("durable") is True and are_roots_inside(rows, frames)
+        plane = MemoryPlane() if inside else self._plane
         for last_try in (False, True):
-            stored = yield from self._plane.store(frames, timeout_s)
+            stored = yield from plane.store(frames, timeout_s)
             body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
             try:
                 reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
