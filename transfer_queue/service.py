@@ -248,8 +248,8 @@ class Service:
             parts = [here if places is None else places for _, here, places in found]
             inline = [found[i][1] for i in placed]
             self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
-        if self.ledger.holds.open:
-            self.recorder.do(None, op.Read(body.indexes))
+        if self.ledger.holds.open and body.task is not None:
+            self.recorder.do(None, op.Read(body.task, body.indexes))
             self.serving.serve()
 
     def _read_for(self, caller: Caller, columns: list[wire.Column], found: list[Found]) -> None:
