@@ -159,7 +159,7 @@ class TransferQueueClient(Carrier):
         With `plain`, a dict of tensors and lists instead of a TensorDict: much cheaper where there are many strings.
         """
         names = list(meta.fields if fields is None else fields)
-        body = wire.GetData(meta.global_indexes, names, self._plane.far)
+        body = wire.GetData(meta.global_indexes, names, self._plane.far, meta.task_name)
         values, frames = yield self._ask(wire.Values, body, "get_data")
         loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
         return decode_fields(len(meta), values.columns, loaded, plain=plain)
