@@ -83,7 +83,7 @@ def _lives(path: str) -> bool:
     import ray
 
     try:
-        ray.get(place_of(path).handle().held.remote(), timeout=LOOK_S)
+        ray.get(place_of(path).handle().where.remote(), timeout=LOOK_S)
     except (ray.exceptions.ActorDiedError, FieldLostError):
         return False
     except ray.exceptions.RayError:

@@ -60,6 +60,12 @@ def storage(client: TransferQueueClient, segment: int = 0) -> Any:
     return place_of(path).handle()
 
 
+def where(client: TransferQueueClient) -> tuple[str, int]:
+    """Node and process id of the first storage actor."""
+    found: tuple[str, int] = ray.get(storage(client).where.remote())
+    return found
+
+
 def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 

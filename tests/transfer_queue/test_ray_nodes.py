@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import ray
 
-from tests.transfer_queue.ray_actors import digest, kill, made, member, storage, until
-from transfer_queue import FieldLostError, TransferQueueClient, TransferQueueController, wire
-from transfer_queue.storage.place import place_of
+from tests.transfer_queue.ray_actors import digest, kill, made, member, storage, until, where
+from transfer_queue import FieldLostError, TransferQueueClient, TransferQueueController
 
 Info = dict[str, Any]
 ROWS, ROW = 32, 64 << 10
@@ -53,12 +52,6 @@ def others(three_nodes: Any) -> list[str]:
     return [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
 
 
-def storage_node(client: TransferQueueClient) -> str:
-    """The node whose storage actor the first segment is."""
-    path = client.request(wire.Located, wire.Locate([0]), "locate").paths[0]
-    return place_of(path).name.removeprefix("storage-")
-
-
 def over_tcp(info: Info) -> Info:
     """As on another machine."""
     return {**info, "endpoint": info["tcp_endpoint"]}
@@ -77,7 +70,7 @@ def test_a_producer_may_die_right_after_its_put_and_others_read_on_other_nodes(
     assert ray.get(consumer.digest.remote(meta, "x")) == digest(VALUES)
     assert (np.asarray(client.get_data(meta)["x"]) == VALUES).all()
     assert not Path(f"/proc/{pid}").exists()
-    assert storage_node(client) == node == others[0]
+    assert where(client)[0] == node == others[0]
 
 
 def produce(client: TransferQueueClient, producer: Any) -> Any:
@@ -113,7 +106,7 @@ def test_a_killed_storage_actor_costs_its_fields_and_the_next_pass_delivers_all(
 ) -> None:
     producer = member("producer", info, others[0])
     train = produce(client, producer)
-    kill(ray.get(storage(client).held.remote())[0])
+    kill(where(client)[1])
     with pytest.raises(FieldLostError):
         client.get_data(train)
 
@@ -137,7 +130,7 @@ def test_a_killed_controller_comes_back_and_its_clients_go_on(begin: Any, others
         assert client.stats().tasks["train"].consumed == ROWS
         client.clear(0)
         actor = storage(client)
-        until(lambda: ray.get(actor.held.remote())[2] == ROWS * ROW)
+        until(lambda: ray.get(actor.held.remote())[1] == ROWS * ROW)
         assert client.get_meta(["x"], ROWS, 1, "any", timeout_s=5)
     folder = os.path.dirname(info["endpoint"].removeprefix("unix://"))
     secrets = Path(folder) / "tcp"

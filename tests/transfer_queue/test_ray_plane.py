@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.transfer_queue.ray_actors import kill, made, storage, until
+from tests.transfer_queue.ray_actors import kill, made, storage, until, where
 from tests.transfer_queue.test_listen import as_from_afar
 from transfer_queue import (
     BackPressureError,
@@ -54,8 +54,8 @@ def client(info: Info) -> Iterator[TransferQueueClient]:
 
 def held(ray: Any, client: TransferQueueClient) -> tuple[int, int]:
     """Blocks and bytes in the first storage actor."""
-    found: tuple[int, int, int] = ray.get(storage(client).held.remote())
-    return found[1:]
+    found: tuple[int, int] = ray.get(storage(client).held.remote())
+    return found
 
 
 def picked(meta: BatchMeta, rows: list[int]) -> BatchMeta:
@@ -157,7 +157,7 @@ def test_a_put_after_the_death_of_the_storage_actor_finds_another(
     ray_cluster: Any, client: TransferQueueClient
 ) -> None:
     client.put({"x": LARGE}, global_step=0)
-    kill(ray_cluster.get(storage(client).held.remote())[0])
+    kill(where(client)[1])
     meta = client.put({"x": LARGE}, global_step=1, timeout_s=60)
 
     assert (np.asarray(client.get_data(meta)["x"]) == LARGE).all()
@@ -169,7 +169,7 @@ def test_a_lost_field_ends_leases_and_is_produced_again(ray_cluster: Any, client
     client.put({"response": LARGE}, rollout)
     client.ack(rollout)
     train = client.get_meta(["prompt", "response"], 8, 0, "train", lease_s=60)
-    kill(ray_cluster.get(storage(client).held.remote())[0])
+    kill(where(client)[1])
 
     with pytest.raises(FieldLostError):
         client.get_data(train)
@@ -190,7 +190,7 @@ def test_the_controller_hears_of_a_death_that_nobody_ran_into(ray_cluster: Any, 
     rollout = client.get_meta(["prompt"], 8, 0, "rollout", lease_s=60)
     client.put({"response": LARGE}, rollout)
     client.ack(rollout)
-    kill(ray_cluster.get(storage(client).held.remote())[0])
+    kill(where(client)[1])
 
     assert len(client.get_meta(["prompt"], 8, 0, "rollout", timeout_s=20)) == 8
 
@@ -198,7 +198,7 @@ def test_the_controller_hears_of_a_death_that_nobody_ran_into(ray_cluster: Any, 
 def test_storage_that_does_not_answer_is_an_error_in_time(ray_cluster: Any, info: Info) -> None:
     with TransferQueueClient("me", info, call_timeout_s=2) as client:
         meta = client.put({"x": LARGE}, global_step=0)
-        pid = ray_cluster.get(storage(client).held.remote())[0]
+        pid = where(client)[1]
         os.kill(pid, signal.SIGSTOP)
         try:
             with pytest.raises(StorageTimeoutError, match="get_data"):
@@ -241,7 +241,7 @@ def test_a_checkpoint_brings_the_values_along(ray_cluster: Any, tmp_path: Path) 
 def test_the_keys_show_nowhere_but_in_get_info(ray_cluster: Any, client: TransferQueueClient, info: Info) -> None:
     client.put({"x": LARGE}, global_step=0)
     seen = b""
-    for pid in (info["pid"], ray_cluster.get(storage(client).held.remote())[0]):
+    for pid in (info["pid"], where(client)[1]):
         seen += Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
     logs = Path(ray_cluster._private.worker._global_node.get_session_dir_path()) / "logs"
     for file in logs.rglob("*"):
@@ -256,7 +256,7 @@ def test_everything_ends_with_the_controller(ray_cluster: Any) -> None:
     for info in running(ray_cluster):
         with TransferQueueClient("me", info) as client:
             client.put({"x": LARGE}, global_step=0)
-            pids = [info["pid"], ray_cluster.get(storage(client).held.remote())[0]]
+            pids = [info["pid"], where(client)[1]]
     until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
@@ -265,7 +265,7 @@ def test_storage_ends_when_a_controller_without_a_journal_is_killed(ray_cluster:
     info = ray_cluster.get(controller.get_info.remote())
     with TransferQueueClient("me", info) as client:
         client.put({"x": LARGE}, global_step=0)
-        pid = ray_cluster.get(storage(client).held.remote())[0]
+        pid = where(client)[1]
         kill(info["pid"])
 
         until(lambda: not Path(f"/proc/{pid}").exists())

@@ -76,10 +76,14 @@ class StorageActor:
         """Return after a while: whoever calls hears at once of the actor's death."""
         time.sleep(STAY_S)
 
-    def held(self) -> tuple[int, int, int]:
-        """Process id, number of blocks, bytes."""
+    def held(self) -> tuple[int, int]:
+        """How many blocks there are, and their bytes."""
         with self._lock:
-            return os.getpid(), len(self._blocks), self._blocks.size
+            return len(self._blocks), self._blocks.size
+
+    def where(self) -> tuple[str, int]:
+        """Node and process id."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def _recycle_for_ever(self) -> None:
         while True:
@@ -114,6 +118,6 @@ def storage_here(namespace: str) -> Any:
     name = f"storage-{node}"
     options = ray.remote(num_cpus=0, max_restarts=0)(StorageActor).options(
         name=name, namespace=namespace, get_if_exists=True, lifetime="detached", max_concurrency=CALLS,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
     )  # fmt: skip
     return options.remote(namespace, name)
