@@ -58,6 +58,7 @@ class Carrier:
 
     def carry_out(self, steps: Steps[ResultT]) -> ResultT:
         """Ask what the steps ask, one after the other; their result."""
+        self._notice_fork()
         try:
             ask = next(steps)
             while True:
@@ -73,6 +74,7 @@ class Carrier:
 
     async def carry_out_async(self, steps: Steps[ResultT]) -> ResultT:
         """The same on asyncio."""
+        self._notice_fork()
         try:
             ask = next(steps)
             while True:

@@ -2,6 +2,8 @@
 
 import gc
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,74 @@ def test_the_end_of_a_read_is_not_told_to_a_connection_that_is_not_there(start: 
     client.clear(0)
 
     assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
+
+
+def put_over(client: TransferQueueClient) -> None:
+    """Put twos wherever there is room, until all that may be written again was."""
+    for step in range(1, 1500):
+        client.put({"x": LARGE * 2}, global_step=step)
+        client.clear(step)
+
+
+def test_what_was_made_of_a_mapped_array_keeps_its_bytes(
+    start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer_queue.columns._has_torch", lambda: False)
+    controller = start(num_global_batch=2)
+    consumer, producer = connect(controller), connect(controller, "producer")
+    mapped = consumer.get_data(producer.put({"x": LARGE}, global_step=0), zero_copy=True)["x"]
+    part = mapped[0, 1:]
+    assert (mapped.flags.writeable, part.flags.owndata) == (False, False)
+    del mapped
+    gc.collect()
+    consumer.clear(0)
+    put_over(producer)
+
+    assert part.sum() == 99_999
+
+
+def test_a_child_that_lets_go_of_a_mapping_lets_go_of_its_own(start: Start, connect: Connect) -> None:
+    controller = start(num_global_batch=2)
+    consumer, producer = connect(controller), connect(controller, "producer")
+    mapped = consumer.get_data(producer.put({"x": LARGE}, global_step=0), zero_copy=True, plain=True)
+    child = os.fork()
+    if not child:
+        consumer.stats()
+        mapped.clear()
+        gc.collect()
+        consumer.stats()
+        os._exit(0)
+    os.waitpid(child, 0)
+    consumer.clear(0)
+    put_over(producer)
+
+    assert mapped["x"].sum() == 100_000
+
+
+def test_a_child_and_the_threads_of_a_client_have_one_arena_each(start: Start, connect: Connect) -> None:
+    controller = start(global_batch_size=64)
+    client, folder = connect(controller), Path(controller.get_info()["folder"])
+    slow = threading.Barrier(8)
+
+    def put() -> None:
+        slow.wait()
+        client.put({"x": LARGE})
+
+    frequent, before = 1e-6, sys.getswitchinterval()
+    sys.setswitchinterval(frequent)
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    child = os.fork()
+    if not child:
+        client.put({"x": LARGE})
+        client.put({"x": LARGE})
+        os._exit(len(list(folder.glob("client-*-0"))))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 def test_a_read_that_fails_ends(start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
