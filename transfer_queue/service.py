@@ -30,6 +30,7 @@ from transfer_queue.journal.format import LARGEST
 from transfer_queue.ledger import DPPlace, Taken, Want
 from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name, check_possible
 from transfer_queue.ledger.request import check_seconds
+from transfer_queue.readers import Readers
 from transfer_queue.recorder import Recorder
 from transfer_queue.room import Room
 from transfer_queue.samplers.base import BaseSampler
@@ -85,6 +86,7 @@ class Service:
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
         self.room, self.line, self.deadlines = room, Line(), Deadlines()
         self.places = SegmentPlaces(recorder, [SegmentFiles(folder), SegmentActors(namespace, post)], self.serve)
+        self._readers = Readers(folder, self.catalog.segments, recorder.now())
         self.post, self._compactor, self._fatal = post, compactor, fatal
         self._out: list[Outgoing] = []
         self._sweeping = self._gave_up = False
@@ -141,7 +143,7 @@ class Service:
 
     def gone(self, link: Link) -> None:
         """The peer hung up: nobody shall wait behind it."""
-        self.catalog.segments.end_reads_of(link)
+        self._readers.gone(link)
         self._forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
@@ -161,7 +163,9 @@ class Service:
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
             self._forget(lambda waiter: not waiter.caller.link.alive())
+            self._readers.look(now)
             self._sweeping = True
+            self._serve_recyclers()
             if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
                 if self._written():  # a burst that is cut off by the end of its segment must not be lost with it
