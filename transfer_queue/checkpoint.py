@@ -1,9 +1,9 @@
 """Checkpoints: one file that holds a whole queue, its values included, wherever they lie.
 
 The cut is made when it is asked for; the file is written by a process of its own (`python -m transfer_queue.checkpoint
-JOURNAL NUMBER FILE PARENT`) from the journal's snapshot, while the queue goes on. It ends with its controller, whose
-successor knows nothing of it and would let the values be written over. It is portable: a queue on another machine,
-or with another data plane, can begin with it.
+JOURNAL NUMBER FILE PARENT [RAY]`) from the journal's snapshot, while the queue goes on. It ends with its controller,
+whose successor knows nothing of it and would let the values be written over. It is portable: a queue on another
+machine, or with another data plane, can begin with it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from transfer_queue.journal.compact import end_with
 from transfer_queue.journal.folder import Folder
 from transfer_queue.state import QueueState
 from transfer_queue.storage.image import brought_in
+from transfer_queue.storage.place import is_actor
 from transfer_queue.storage.segments import Segments
 
 MAGIC = b"TQCHKPT1"
@@ -92,14 +93,23 @@ class Checkpoints:
     def _write(self, wanted: Wanted) -> None:
         assert self._journal is not None
         command = [sys.executable, "-m", "transfer_queue.checkpoint", str(self._journal.folder), str(wanted.upto)]
+        command += [str(wanted.path), str(os.getpid()), *self._cluster()]
         path = os.pathsep.join(each for each in sys.path if each)
         wanted.writer = subprocess.Popen(
-            [*command, str(wanted.path), str(os.getpid())],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path},
         )
+
+    def _cluster(self) -> list[str]:
+        """The address of Ray, where values lie in storage actors."""
+        if not any(is_actor(each.path) for each in self._segments.known.values()):
+            return []
+        import ray
+
+        return [str(ray.get_runtime_context().gcs_address)]
 
     def _look_at(self, wanted: Wanted, writer: subprocess.Popen[bytes]) -> None:
         code = writer.poll()
@@ -159,6 +169,10 @@ def main(arguments: list[str]) -> int:
     folder, number, path = Folder(Path(arguments[0])), int(arguments[1]), Path(arguments[2])
     threading.Thread(target=end_with, args=(int(arguments[3]),), daemon=True).start()
     os.nice(10)
+    if len(arguments) > 4:
+        import ray
+
+        ray.init(address=arguments[4], logging_level="ERROR", log_to_driver=False)
     header, _ = snapshots.newest(folder, number, None)
     if header is None or header.number != number:
         print(f"the snapshot {number} of {folder.path} is not there", file=sys.stderr)

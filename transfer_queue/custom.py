@@ -20,7 +20,7 @@ from transfer_queue.waiting import Consumer, Line
 
 
 class Asking(Protocol):
-    """What the service does for custom samplers."""
+    """What custom samplers need of who serves."""
 
     recorder: Recorder
     line: Line
@@ -39,9 +39,9 @@ class Asking(Protocol):
 class CustomSamplers:
     """The threads of the custom samplers, and what is done with their answers."""
 
-    def __init__(self, service: Asking, timeout_s: float) -> None:
-        self._service, self.timeout_s = service, timeout_s
-        self._ledger = service.recorder.state.ledger
+    def __init__(self, serving: Asking, timeout_s: float) -> None:
+        self._serving, self.timeout_s = serving, timeout_s
+        self._ledger = serving.recorder.state.ledger
         self._threads: dict[int, SamplerThread] = {}
         self._of_task: dict[str, SamplerThread] = {}
         self._running: dict[int, Consumer] = {}
@@ -54,7 +54,7 @@ class CustomSamplers:
         self._threads[id(sampler)] = self._of_task[consumer.want.task] = thread
         if thread.busy:
             return
-        read = self._service.read_values
+        read = self._serving.read_values
         for partition in self._ledger.steps.in_order(consumer.want.step):
             if consumer.tried.get(partition.serial) != partition.version:
                 offer = Offer.of(partition, consumer.want, consumer.choice, sampler.value_fields, read)
@@ -65,7 +65,7 @@ class CustomSamplers:
 
     def next_look(self) -> float | None:
         """When `check` has something to look at, on the queue's clock, or None."""
-        return self._service.recorder.state.now + self.timeout_s / 10 if self._running else None
+        return self._serving.recorder.state.now + self.timeout_s / 10 if self._running else None
 
     def check(self) -> None:
         """Fail the requests whose sampler has run past its deadline."""
@@ -76,7 +76,7 @@ class CustomSamplers:
                     f"sampler {thread.name} of task {consumer.want.task!r} has not answered for "
                     f"{self.timeout_s:g} s; nothing was taken, and its other requests wait until it answers"
                 )
-                self._service.leave(consumer, SamplerError(text))
+                self._serving.leave(consumer, SamplerError(text))
 
     def lost(self, task: str) -> str:
         """Why nobody can be served for this task, if its sampler has run past its deadline; else nothing."""
@@ -106,7 +106,7 @@ class CustomSamplers:
         self, consumer: Consumer, partition: Partition, offer: Offer, thread: SamplerThread
     ) -> Callable[[Outcome], None]:
         def done(outcome: Outcome) -> None:
-            self._service.post(lambda: self._answered(consumer, partition, offer, thread, outcome))
+            self._serving.post(lambda: self._answered(consumer, partition, offer, thread, outcome))
 
         return done
 
@@ -117,15 +117,15 @@ class CustomSamplers:
         self._running.pop(consumer.number, None)
         if not consumer.over:
             if isinstance(outcome, SamplerError):
-                self._service.leave(consumer, outcome)
+                self._serving.leave(consumer, outcome)
             else:
                 self._carry_out(consumer, partition, offer, outcome)
-        self._service.serve()
+        self._serving.serve()
 
     def _carry_out(self, consumer: Consumer, partition: Partition, offer: Offer, answer: Answer) -> None:
         if self._ledger.steps.alive.get(partition.step) is not partition:
             return
-        recorder = self._service.recorder
+        recorder = self._serving.recorder
         for reason, rows in answer.rejected.items():
             recorder.do(None, op.DropRows([partition.base + row for row in rows], reason))
         if len(answer.chosen) < consumer.want.needed:
@@ -134,7 +134,7 @@ class CustomSamplers:
             return
         taken = recorder.do(consumer.caller, op.Choose(consumer.want, partition.step, answer.chosen))
         if taken is not None:
-            self._service.hand_over(consumer, cast(wire.Rows, taken))
+            self._serving.hand_over(consumer, cast(wire.Rows, taken))
 
 
 def _in_queue(reason: Reason, partition: Partition) -> Reason:

@@ -149,7 +149,7 @@ def _registry(options: Mapping[str, Any]) -> SamplerRegistry:
 def start_actor(options: Mapping[str, Any]) -> Any:
     """The actor's handle. The samplers are made and checked here too, so that a wrong one raises in the caller.
 
-    It runs on the caller's node, where that is possible; with a journal only there.
+    It runs on the caller's node, and with a journal comes back there; a soft wish would be passed over by Ray.
     """
     try:
         import ray
@@ -164,7 +164,7 @@ def start_actor(options: Mapping[str, Any]) -> Any:
     if not ray.is_initialized():
         ray.init()
     run = secrets.token_hex(4)
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=not durable)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     again = {"max_restarts": -1, "max_task_retries": -1} if durable else {}
     actor = ray.remote(num_cpus=0)(ControllerActor).options(
         name=CONTROLLER, namespace=namespace_of(run), scheduling_strategy=here, **again

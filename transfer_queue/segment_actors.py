@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 
 from transfer_queue.errors import FieldError, FieldLostError
 from transfer_queue.segment_places import Then
 from transfer_queue.storage.place import is_actor, place_of
 from transfer_queue.storage.segments import Segment
-
-Post = Callable[[Callable[[], None]], None]
+from transfer_queue.transport.link import Post
 
 LOOK_S = 10.0
 """How long a storage actor may take to show that it lives, after somebody could not read from it."""
@@ -84,7 +83,7 @@ def _lives(path: str) -> bool:
     import ray
 
     try:
-        ray.get(place_of(path).handle().held.remote(), timeout=LOOK_S)
+        ray.get(place_of(path).handle().where.remote(), timeout=LOOK_S)
     except (ray.exceptions.ActorDiedError, FieldLostError):
         return False
     except ray.exceptions.RayError:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 from transfer_queue import operations as op
-from transfer_queue.errors import FieldError
+from transfer_queue.errors import FieldError, FieldLostError
 from transfer_queue.recorder import Recorder
+from transfer_queue.storage.far_reader import Column, FarReader
 from transfer_queue.storage.segments import Segment
+from transfer_queue.transport.link import Post
+from transfer_queue.wire import Frame
+
+READS = 4
+"""Reads for clients that cannot read themselves, under way at once."""
+READ_S = 60.0
 
 Then = Callable[[Sequence[Segment]], None]
 
@@ -41,8 +49,9 @@ class Kind(Protocol):
 class SegmentPlaces:
     """The effects that go with `Segments`; `changed` is called after values were lost."""
 
-    def __init__(self, recorder: Recorder, kinds: Sequence[Kind], changed: Callable[[], None]) -> None:
-        self._recorder, self._kinds, self._changed = recorder, kinds, changed
+    def __init__(self, recorder: Recorder, kinds: Sequence[Kind], post: Post, changed: Callable[[], None]) -> None:
+        self._recorder, self._kinds, self._post, self._changed = recorder, kinds, post, changed
+        self._readers = ThreadPoolExecutor(READS, "transfer queue read")
         self._segments = recorder.state.catalog.segments
         for segment in self._segments.known.values():
             self.watch(segment.number)
@@ -88,6 +97,31 @@ class SegmentPlaces:
             kind.missing(mine, found)
         if not asked:
             then(False)
+
+    def read(self, columns: Sequence[Column], then: Callable[[list[Frame] | Exception], None]) -> None:
+        """Read values in a thread and call `then` with them, or with what went wrong."""
+        paths = {each.number: each.path for each in self._segments.known.values()}
+
+        def work() -> None:
+            try:
+                answer: list[Frame] | Exception = FarReader(paths).read(columns, READ_S)
+            except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
+                answer = error
+            self._post(lambda: self._look_for_losses(paths, answer, then))
+
+        self._readers.submit(work)
+
+    def _look_for_losses(
+        self, paths: Mapping[int, str], answer: list[Frame] | Exception, then: Callable[[list[Frame] | Exception], None]
+    ) -> None:
+        if isinstance(answer, FieldLostError):
+            self.missing(list(paths), lambda _: then(answer))
+        else:
+            then(answer)
+
+    def close(self) -> None:
+        """Read nothing more."""
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _lose(self, segments: Sequence[Segment]) -> None:
         known = self._segments.known

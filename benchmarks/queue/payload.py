@@ -35,6 +35,14 @@ def check(got: Iterable[torch.Tensor], put: dict[int, int]) -> None:
         raise AssertionError("rows came back with other bytes than were put, or some twice")
 
 
+def numbers(got: Iterable[torch.Tensor]) -> list[int]:
+    """The number of each row, in the order in which they came."""
+    return [int(row[0]) for row in got]
+
+
 def total(values: torch.Tensor) -> int:
-    """The sum over all words, which touches every byte; overflow wraps, the same on both sides."""
-    return int(values.sum())
+    """The sum over all words, which touches every byte; overflow wraps, the same on both sides.
+
+    The peer gives a nested tensor where rows were put one at a time; its values lie in one piece.
+    """
+    return int((values.values() if values.is_nested else values).sum())

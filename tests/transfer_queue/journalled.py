@@ -14,6 +14,7 @@ from transfer_queue.image import encoded
 from transfer_queue.journal import Journal
 from transfer_queue.journal.folder import Folder
 from transfer_queue.ledger import QueueShape
+from transfer_queue.ledger.view import CONSUMED, LEASED
 from transfer_queue.recorder import Recorder
 from transfer_queue.recovery import fold, identity_of
 from transfer_queue.room import Room
@@ -163,9 +164,10 @@ def image(state: QueueState) -> Any:
     version, shape, _, ledger, catalog, sessions, samplers = found
     del ledger["last_wants"]
     for partition in ledger["partitions"]:
+        del partition["version"]  # it says that something changed, not what
         partition["tasks"] = {
             name: stand for name, stand in partition["tasks"].items()
-            if any(stand["states"]) or stand["dropped"] or stand["fields_read"]
+            if stand["fields_read"] or {LEASED, CONSUMED} & set(stand["states"])  # others come to be when looked at
         }  # fmt: skip
     segments = [(each.number, each.path, each.orphan, _merged(each.free)) for each in image_of(state.catalog).segments]
     return version, shape, ledger, catalog[:2], segments, catalog[3], sessions, samplers

@@ -14,6 +14,10 @@ INLINE_BYTES = wire.JOINED_BYTES
 INLINE_COLUMN = 8 << 10
 """In larger puts, columns up to this size still do: samplers read them, and they are not worth a place of their own."""
 
+ROOT_ROW_BYTES, ROOT_BYTES = 16 << 10, 16 << 20
+"""Where there is a journal, new rows of up to so many bytes each, and so many together, travel inside the message too:
+the journal then holds the prompts, and what was made of them can be made again if its storage dies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -28,7 +32,9 @@ class Stored:
 
 
 class Plane(Protocol):
-    """Where large values lie."""
+    """Where large values lie. `far`: this client reaches the controller only, which reads segments for it."""
+
+    far: bool
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """Put away the values of each column; waits for room at most `timeout_s`."""
@@ -41,7 +47,10 @@ class Plane(Protocol):
 
 
 class MemoryPlane:
-    """All values travel inside the messages and lie in the controller."""
+    """All values travel inside the messages; what is put lies in the controller."""
+
+    def __init__(self, *, far: bool = False) -> None:
+        self.far = far
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """The frames as they are."""
@@ -55,6 +64,11 @@ class MemoryPlane:
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+def are_roots_inside(rows: int, frames: Sequence[Any]) -> bool:
+    """Whether the values of these new rows are small enough for the journal."""
+    return sum(map(len, frames)) <= min(rows * ROOT_ROW_BYTES, ROOT_BYTES)
 
 
 def inline(sizes: Sequence[int]) -> list[bool]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import msgspec
+import numpy as np
 
 from transfer_queue import wire
 from transfer_queue.ledger.shape import ROW_BITS
 from transfer_queue.storage.catalog import Catalog
 from transfer_queue.storage.chunk import Chunk
-from transfer_queue.storage.reader import Reader
+from transfer_queue.storage.far_reader import FarReader
 from transfer_queue.storage.segments import Segment
 from transfer_queue.wire import INLINE, Extent
+
+READ_S = 300.0
+"""For one field of a step, where it lies in storage actors."""
 
 
 class ChunkImage(msgspec.Struct, array_like=True, frozen=True):
@@ -91,12 +95,13 @@ def catalog_of(image: CatalogImage) -> Catalog:
 
 def brought_in(catalog: Catalog) -> None:
     """Let every value that lies in a segment lie in the catalog itself; `FieldLostError` if one cannot be read."""
-    known = catalog.segments.known
-    reader = Reader(lambda number: known[number].path)
+    reader = FarReader({each.number: each.path for each in catalog.segments.known.values()})
     for fields in catalog.partitions.values():
         for field in fields.values():
-            for chunk in field.chunks.values():
-                if chunk.frame is None:
-                    chunk.frame = reader.view(*chunk.extent, chunk.size).tobytes()
-                    chunk.extent = INLINE
-    known.clear()
+            placed = [chunk for chunk in field.chunks.values() if chunk.frame is None]
+            places = [(*chunk.extent, chunk.size) for chunk in placed]
+            reader.fetch(np.array(places, np.int64).reshape(-1, 3), READ_S)
+            for chunk in placed:
+                chunk.frame = reader.view(*chunk.extent, chunk.size).tobytes()
+                chunk.extent = INLINE
+    catalog.segments.known.clear()

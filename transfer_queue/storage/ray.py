@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import ray
 from numpy.typing import NDArray
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError
 from transfer_queue.exchange import Ask, Steps, Work
-from transfer_queue.storage.base import Stored, inline
+from transfer_queue.storage.base import MemoryPlane, Plane, Stored, inline
+from transfer_queue.storage.place import CONTROLLER
 from transfer_queue.storage.ray_reader import Fetched, RayReader
 from transfer_queue.storage.sending import Sender
 
@@ -23,8 +25,21 @@ GRACE_S = 5.0
 """How much longer than its thread a call waits: the thread's own error says more."""
 
 
+def plane_in(namespace: str, timeout_s: float) -> Plane:
+    """The plane of a process that is connected to the Ray cluster of the run; the controller reads for any other."""
+    try:
+        if ray.is_initialized():
+            ray.get_actor(CONTROLLER, namespace)
+            return RayPlane(namespace, timeout_s)
+    except ValueError:
+        pass  # it is another cluster
+    return MemoryPlane(far=True)
+
+
 class RayPlane:
     """One client's way to the storage actors; `timeout_s` bounds a read. Threads may share it."""
+
+    far = False
 
     def __init__(self, namespace: str, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -39,9 +54,11 @@ class RayPlane:
         if all(here):
             return Stored([], wire.joined(frames))
         large = [np.frombuffer(frame, np.uint8) for frame, stays in zip(frames, here, strict=True) if not stays]
-        placed = iter((yield Work(self._sender.put(large, timeout_s), timeout_s + GRACE_S)))
+        found: list[wire.Extent] = yield Work(self._sender.put(large, timeout_s), timeout_s + GRACE_S)
+        placed = iter(found)
         extents = [wire.INLINE if stays else next(placed) for stays in here]
-        return Stored(extents, wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays]))
+        inside = wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays])
+        return Stored(extents, inside, lambda: self._sender.take_back(found, [frame.nbytes for frame in large]))
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
         """Fetch the blocks, and gather rows into private memory; with `zero_copy`, rows that lie together as they lie.

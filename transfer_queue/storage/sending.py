@@ -54,6 +54,8 @@ class Sender:
         self._sending = 0
         self._threads = ThreadPoolExecutor(CALLS, "transfer queue put")
         self._actor: Any = None
+        self._actors: dict[int, Any] = {}
+        """By the number of its segment."""
 
     def put(self, arrays: Sequence[NDArray[np.uint8]], timeout_s: float) -> Future[list[Extent]]:
         """Where each of these arrays lies, once they are there."""
@@ -65,6 +67,12 @@ class Sender:
         if starts:
             self._threads.submit(self._send_all)
         return put.done
+
+    def take_back(self, extents: Sequence[Extent], sizes: Sequence[int]) -> None:
+        """These arrays are not wanted after all; nobody waits for the storage actor to hear of it."""
+        actor = self._actors.get(extents[0][0])
+        if actor is not None:
+            actor.free.remote([(offset, size) for (_, offset), size in zip(extents, sizes, strict=True)])
 
     def close(self) -> None:
         """Send nothing more."""
@@ -112,8 +120,9 @@ class Sender:
                 if self._actor is None:
                     self._actor = storage_here(self._namespace)
                 left = max(deadline - time.monotonic(), 0.001)
-                kept: tuple[int, list[int]] = ray.get(self._actor.put.remote(values), timeout=left)
-                return kept
+                segment, starts = ray.get(self._actor.put.remote(values), timeout=left)
+                self._actors[segment] = self._actor
+                return segment, starts
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, TransferQueueError) else error from None
             except (ray.exceptions.RayError, ValueError) as error:

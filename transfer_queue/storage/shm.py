@@ -68,6 +68,8 @@ class Mapped:
 class ShmPlane:
     """One client's arena and its view of everybody else's. Threads may share it; a forked child makes its own arena."""
 
+    far = False
+
     def __init__(self, folder: Path, client: str, request: Request, tell: Callable[[wire.EndRead], None]) -> None:
         self._folder, self._client, self._request, self._tell = folder, client, request, tell
         self._arena: Arena | None = None

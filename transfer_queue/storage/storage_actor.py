@@ -66,26 +66,31 @@ class StorageActor:
         with self._lock:
             return list(self._blocks.find(addresses).items())
 
-    def free(self, offset: int, size: int) -> None:
-        """Nobody will ever ask for these bytes."""
+    def free(self, ranges: list[tuple[int, int]]) -> None:
+        """Nobody will ask for these bytes (offset, size) any more."""
         with self._lock:
-            self._blocks.free(offset, size)
+            for offset, size in ranges:
+                self._blocks.free(offset, size)
 
     def stay(self) -> None:
         """Return after a while: whoever calls hears at once of the actor's death."""
         time.sleep(STAY_S)
 
-    def held(self) -> tuple[int, int, int]:
-        """Process id, number of blocks, bytes."""
+    def held(self) -> tuple[int, int]:
+        """How many blocks there are, and their bytes."""
         with self._lock:
-            return os.getpid(), len(self._blocks), self._blocks.size
+            return len(self._blocks), self._blocks.size
+
+    def where(self) -> tuple[str, int]:
+        """Node and process id."""
+        return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def _recycle_for_ever(self) -> None:
         while True:
             try:
                 body = wire.Recycle([self._segment], RECYCLE_S)
-                for _, offset, size in self._client.request(wire.Recycled, body, "recycle").ranges:
-                    self.free(offset, size)
+                reply = self._client.request(wire.Recycled, body, "recycle")
+                self.free([(offset, size) for _, offset, size in reply.ranges])
                 time.sleep(GATHER_S)
             except TransferQueueError as error:
                 log.info("the storage actor %s lost its controller: %s", self._name, error)
@@ -113,6 +118,6 @@ def storage_here(namespace: str) -> Any:
     name = f"storage-{node}"
     options = ray.remote(num_cpus=0, max_restarts=0)(StorageActor).options(
         name=name, namespace=namespace, get_if_exists=True, lifetime="detached", max_concurrency=CALLS,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=True),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
     )  # fmt: skip
     return options.remote(namespace, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -46,8 +47,9 @@ def actors() -> dict[int, str]:
     """Name by pid of the Ray actors that descend from this process; Ray's own agents are not among them."""
     found = {}
     for process in psutil.Process().children(recursive=True):
-        line = process.cmdline()
-        name = line[0].split()[0].removeprefix("ray::") if line and line[0].startswith("ray::") else ""
-        if name and not name.endswith(("IDLE", "Agent")):
-            found[process.pid] = name
+        with contextlib.suppress(psutil.NoSuchProcess):  # Ray ends workers as it likes
+            line = process.cmdline()
+            name = line[0].split()[0].removeprefix("ray::") if line and line[0].startswith("ray::") else ""
+            if name and not name.endswith(("IDLE", "Agent")):
+                found[process.pid] = name
     return found

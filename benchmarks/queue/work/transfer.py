@@ -44,7 +44,7 @@ def fetches(system: Any, size: int, step: int, times: int) -> list[float]:
         system.put(system.prepared({FIELD: values[row : row + 1]}), step)
     meta = system.get_meta([FIELD], SAMPLES, step, "train")
     expected, put = payload.total(values), payload.checksums(values)
-    numbers, speeds = system.get_data(meta)[FIELD][:, 0].clone(), []
+    numbers, speeds = np.array(payload.numbers(system.get_data(meta)[FIELD])), []
     for number in range(times):
         order = np.random.default_rng(number).permutation(SAMPLES)
         shuffled = system.pick(meta, order.tolist())
@@ -53,7 +53,7 @@ def fetches(system: Any, size: int, step: int, times: int) -> list[float]:
         assert total == expected, "the sum over every byte is not that of what was put"
     last = system.get_data(shuffled)[FIELD]
     payload.check(last, put)
-    assert torch.equal(last[:, 0], numbers[order]), "the rows are not in the order that was asked for"
+    assert payload.numbers(last) == numbers[order].tolist(), "the rows are not in the order that was asked for"
     system.done(meta)
     system.clear(step)
     return speeds
