@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from transfer_queue.errors import FieldError
 from transfer_queue.segment_places import Then
 from transfer_queue.storage.place import is_actor
+from transfer_queue.storage.run_folder import unlocked
 from transfer_queue.storage.segments import Segment
 
 UNTOLD_S = 10.0
@@ -50,7 +50,7 @@ class SegmentFiles:
             each for each in os.scandir(self._folder) if SEGMENT_FILE.fullmatch(each.name) and each.path not in told
         ]
         for each in made:
-            if each.stat().st_mtime < before and _unlocked(each.path):
+            if each.stat().st_mtime < before and unlocked(each.path):
                 _remove(each.path)
 
     def watch(self, segment: Segment, lost: Then) -> None:
@@ -58,7 +58,7 @@ class SegmentFiles:
 
     def abandoned(self, segment: Segment) -> bool:
         """Whether nobody holds the file's lock."""
-        return _unlocked(segment.path)
+        return unlocked(segment.path)
 
     def missing(self, segments: Sequence[Segment], then: Then) -> None:
         """Those whose file is gone or was cut."""
@@ -78,18 +78,3 @@ def _whole(path: str, size: int) -> bool:
         return os.stat(path).st_size >= size
     except OSError:
         return False
-
-
-def _unlocked(path: str) -> bool:
-    """Whether nobody holds the file's lock; a file that is gone has no owner either."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(file)

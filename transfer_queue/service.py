@@ -23,6 +23,7 @@ from transfer_queue.journal.format import LARGEST
 from transfer_queue.ledger import DPPlace, Want
 from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name
 from transfer_queue.ledger.request import check_seconds
+from transfer_queue.readers import Readers
 from transfer_queue.recorder import Recorder
 from transfer_queue.replies import DONE, Replies
 from transfer_queue.room import Room
@@ -69,6 +70,7 @@ class Service:
         self.serving = Serving(recorder, registry, room, self._replies, self._traffic, post, timeout_s)
         kinds: list[Kind] = [SegmentFiles(folder), SegmentActors(namespace, post)]
         self.places = SegmentPlaces(recorder, kinds, post, self.serving.serve)
+        self._readers = Readers(folder, self.catalog.segments, recorder.now())
         self._post, self._compactor = post, compactor
         self._sweeping = False
         self._looked_at = recorder.now()
@@ -121,7 +123,7 @@ class Service:
 
     def gone(self, link: Link) -> None:
         """The peer hung up: nobody shall wait behind it."""
-        self.catalog.segments.end_reads_of(link)
+        self._readers.gone(link)
         self.serving.forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
@@ -138,7 +140,9 @@ class Service:
         if now - self._looked_at >= LOOK_S:
             self._looked_at = now
             self.serving.forget(lambda waiter: not waiter.caller.link.alive())
+            self._readers.look(now)
             self._sweeping = True
+            self.serving.serve_recyclers()
             if self._compactor is not None and not self._checkpoints.busy:
                 self._compactor.poll()
                 if (

@@ -13,10 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.soak.points import Point
-from transfer_queue import process, segment_files
+from transfer_queue import process, segment_files, sessions
 from transfer_queue.journal import compactor
 from transfer_queue.journal import segment as segments
 from transfer_queue.journal.journal import Journal
+from transfer_queue.ledger import lease, steps
 from transfer_queue.recorder import Recorder
 from transfer_queue.room import Room
 from transfer_queue.service import Service
@@ -25,6 +26,7 @@ from transfer_queue.storage.segments import Segments
 from transfer_queue.transport.unix import UnixLink
 from transfer_queue.waiting import Line
 
+SEGMENT_BYTES = "TQ_SEGMENT_BYTES"
 POINTS = (
     "before_write", "in_write", "behind_write", "before_reply", "behind_reply", "at_seal", "put_waits", "meta_waits",
     "in_compaction", "in_replay", "before_answer", "at_recycling", "before_unlink", "behind_unlink", "at_undo",
@@ -108,8 +110,14 @@ class _OtherCompaction:
 
 
 def wrap() -> None:
-    """Put the points in place; segments are small, so that they are sealed and compacted many times a minute."""
-    Journal.open.__func__.__kwdefaults__["segment_bytes"] = 1 << 17  # type: ignore[attr-defined]
+    """Put the points in place.
+
+    With small segments journals are sealed and compacted many times a minute, and what is remembered of leases, steps
+    and sessions that ended reaches its bound within one, so that memory that still grows is a leak.
+    """
+    if SEGMENT_BYTES in os.environ:
+        lease.REMEMBERED, steps.CLEARED_REMEMBERED, sessions.REMEMBERED = 256, 256, 1024
+        Journal.open.__func__.__kwdefaults__["segment_bytes"] = int(os.environ[SEGMENT_BYTES])  # type: ignore[attr-defined]
     Journal.commit = _wrap_commit(Journal.commit)  # type: ignore[method-assign]
     segments._write_all = _wrap_write(segments._write_all)
     Service.settle = _wrap_compaction(Service.settle)  # type: ignore[method-assign]

@@ -102,9 +102,9 @@ class Storm:
 
     @contextlib.contextmanager
     def _controller(self) -> Iterator[TransferQueueController]:
-        program, restarts, armed = supervisor.PROGRAM, supervisor.RESTARTS, os.environ.get(ARMED)
+        program, restarts = supervisor.PROGRAM, supervisor.RESTARTS
         supervisor.PROGRAM, supervisor.RESTARTS = "tests.soak.controller", 1 << 30
-        os.environ[ARMED] = str(self.armed)
+        os.environ |= {ARMED: str(self.armed), controller.SEGMENT_BYTES: str(1 << 17)}
         try:
             with TransferQueueController.start(
                 global_batch_size=16, num_n_samples=worker.SAMPLES, num_global_batch=6, tasks=TASKS,
@@ -114,9 +114,8 @@ class Storm:
                 yield queue
         finally:
             supervisor.PROGRAM, supervisor.RESTARTS = program, restarts
-            os.environ.pop(ARMED)
-            if armed is not None:
-                os.environ[ARMED] = armed
+            for name in (ARMED, controller.SEGMENT_BYTES):
+                os.environ.pop(name)
 
     # While it rages
 

@@ -165,7 +165,8 @@ def test_room_is_given_back_once(killed: Killed) -> None:
     meta = client.put({"large": np.concatenate([LARGE, LARGE])}, global_step=killed.step)
     segments = client._plane._segments  # type: ignore[attr-defined]
     client.clear(killed.step)
-    ranges = killed.during(lambda: client.request(wire.Recycled, wire.Recycle(segments), "recycling")).ranges
+    recycle = wire.Recycle(segments, 20.0)
+    ranges = killed.during(lambda: client.request(wire.Recycled, recycle, "recycling")).ranges
 
     assert [size for _, _, size in ranges] == [200_000]
     assert client.request(wire.Recycled, wire.Recycle(segments), "recycling").ranges == []

@@ -13,6 +13,7 @@ import pytest
 
 from transfer_queue import BackPressureError, FieldError, LeaseError, TransferQueueClient, TransferQueueController, wire
 from transfer_queue.errors import FieldLostError
+from transfer_queue.readers import COPYING_S
 
 Start = Callable[..., TransferQueueController]
 Connect = Callable[..., TransferQueueClient]
@@ -177,3 +178,52 @@ def test_values_that_are_gone_are_told_of_and_made_anew(start: Start, connect: C
         client.ack(train)
 
     assert client.get_meta(["x"], 1, task_name="rollout", lease_s=60).global_indexes == lease.global_indexes
+
+
+def put_over(client: TransferQueueClient, value: int) -> None:
+    """Put until the room of earlier values was used again, if it may be."""
+    for _ in range(3):
+        meta = client.put({"x": np.full((1, 900_000), value, np.uint8)}, global_step=1)
+        client.clear(meta.global_steps[0])
+        client.stats()
+
+
+@pytest.mark.parametrize("ends", ["restart", "connection", "close", "fork"])
+def test_mapped_values_are_not_written_over(
+    ends: str, start: Start, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither when their controller is another one, nor when the connection that they came through is over."""
+    monkeypatch.setattr("transfer_queue.storage.arena.SMALLEST_SEGMENT", 2**20)
+    controller = start(journal_dir=tmp_path / "journal", num_global_batch=2)
+    producer, consumer = connect(controller, "producer"), connect(controller, "consumer")
+    meta = producer.put({"x": np.full((1, 900_000), 1, np.uint8)}, global_step=0)
+    mapped = consumer.get_data(meta, zero_copy=True, plain=True)["x"]
+    if ends == "restart":
+        os.kill(controller.pid, 9)
+        producer.stats()
+        time.sleep(COPYING_S + 2.0)
+    elif ends == "connection":
+        consumer._take().close()
+    elif ends == "close":
+        consumer.close()
+    elif os.fork() == 0:
+        consumer.stats()
+        del mapped
+        gc.collect()
+        consumer.stats()
+        os._exit(0)
+    else:
+        os.wait()
+    producer.stats()
+    producer.clear(0)
+    put_over(producer, 2)
+    assert int(mapped.max()) == 1
+    del mapped
+    gc.collect()
+    if ends != "close":
+        consumer.stats()
+    for _ in range(500):
+        if producer.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges:
+            return
+        time.sleep(0.01)
+    pytest.fail("the room is not given back")

@@ -26,6 +26,8 @@ from transfer_queue.errors import ConfigurationError, ControllerLostError
 
 PREFIX = "tq-"
 LOCK = "lock"
+READING = ".reading"
+"""How the name of a file ends that is held by who keeps values of this folder mapped."""
 STAYS = "stays"
 STAY_S = 600.0
 """How long a folder waits for a run that died and will come back."""
@@ -180,6 +182,21 @@ def _folder_for_files(needed: int, memory: Path) -> Path:
 
 def _usable(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def unlocked(path: str) -> bool:
+    """Whether nobody holds the file's lock; a file that is gone has no owner either."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(file)
 
 
 def _unused(parent: Path) -> Path:

@@ -100,9 +100,13 @@ class Segments:
     def _oldest_read(self) -> int:
         return next(iter(self.reads), self._next_read)
 
+    def reads_of(self, reader: object) -> list[int]:
+        """The numbers of its reads."""
+        return [number for number, (who, _) in self.reads.items() if who == reader]
+
     def end_reads_of(self, reader: object) -> None:
         """Whoever read is gone."""
-        for number in [number for number, (who, _) in self.reads.items() if who is reader]:
+        for number in self.reads_of(reader):
             self._end(number)
 
     def reusable(self, numbers: Sequence[int]) -> list[Range]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import secrets
 import threading
@@ -20,6 +22,7 @@ from transfer_queue.exchange import GRACE_S, Ask, Steps
 from transfer_queue.storage.arena import Arena, Extent
 from transfer_queue.storage.base import Stored, inline
 from transfer_queue.storage.reader import Reader
+from transfer_queue.storage.run_folder import READING
 
 TELL_S = 60.0
 WAIT_S = 5.0
@@ -27,6 +30,39 @@ WAIT_S = 5.0
 
 Request = Callable[[type[Any], wire.Body, str], Any]
 """Carries out one request of its own, blocking: a new segment is rare."""
+
+
+class Mapped:
+    """The reads whose values this process keeps mapped: while there are any, it holds a file that says so.
+
+    The controller looks at it where it cannot know by a connection: after a restart, or when the connection has ended.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._pid = folder, os.getpid()
+        self._reads: set[int] = set()
+        self._lock = threading.RLock()  # values may be let go at any moment, within these very lines too
+        self._file = -1
+
+    def add(self, read: int) -> None:
+        with self._lock:
+            if self._pid != os.getpid():
+                self._pid, self._reads, self._file = os.getpid(), set(), -1
+            self._reads.add(read)
+            if self._file < 0:
+                self._path = self._folder / f"{secrets.token_hex(6)}{READING}"
+                with contextlib.suppress(OSError):  # a folder that is gone has no controller any more
+                    self._file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+                    fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def discard(self, read: int) -> None:
+        with self._lock:
+            self._reads.discard(read)
+            if not self._reads and self._file >= 0:
+                with contextlib.suppress(OSError):
+                    os.unlink(self._path)
+                os.close(self._file)
+                self._file = -1
 
 
 class ShmPlane:
@@ -41,6 +77,7 @@ class ShmPlane:
         self._segments: list[int] = []
         self._paths: dict[int, str] = {}
         self._reader = Reader(self._path_of)
+        self._mapped = Mapped(folder)
 
     def store(self, frames: Sequence[Any], timeout_s: float) -> Steps[Stored]:
         """Large columns go to the arena, in one copy; its recycled room is used before it grows."""
@@ -107,6 +144,8 @@ class ShmPlane:
             else:
                 pins.append(_Pin(view))
                 result[column] = np.asarray(pins[-1])
+        if pins:
+            self._mapped.add(values.read)
         left = set(range(len(pins)))
         for number, pin in enumerate(pins):
             weakref.finalize(pin, self._let_go, os.getpid(), values.read, left, number)
@@ -115,6 +154,7 @@ class ShmPlane:
     def _let_go(self, reader: int, read: int, left: set[int], number: int) -> None:
         left.discard(number)
         if not left and reader == os.getpid():  # a forked child has the mapping too, but not the say
+            self._mapped.discard(read)
             self._tell(wire.EndRead(read))
 
     def _learn(self, placed: Sequence[int], frames: Sequence[Any]) -> Steps[None]:
