@@ -3,6 +3,7 @@
 #   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
+#   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer and caches; runs/ stays
 
 SHELL := /bin/sh
@@ -18,7 +19,7 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-learning check bench bench-queue constraints clean
+.PHONY: run test test-learning soak soak-short check bench bench-queue constraints clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -29,6 +30,12 @@ test: $(VENV)/.dev
 
 test-learning: $(VENV)/.dev
 	$(BIN)/python -m pytest -m learning -n 2 $(ARGS)
+
+soak: $(VENV)/.dev
+	$(BIN)/python -m tests.soak --seconds 600 --write $(ARGS)
+
+soak-short: $(VENV)/.dev
+	$(BIN)/python -m pytest -m soak $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -32,24 +32,19 @@ class Answers:
         self._recorder.now()
         explanation = self._custom.explained(consumer, explain(self._ledger, consumer.want))
         ahead = self._line.ahead_of(consumer)
-        if ahead is None:
-            return explanation
-        text = f"go first to {ahead.caller.client!r}, whose earlier request waits"
-        reason = Reason(EARLIER, ahead.want.needed, text, holder=ahead.caller.client)
-        return replace(explanation, reasons=(*explanation.reasons, reason))
+        if ahead is not None:
+            text = f"go first to {ahead.caller.client!r}, whose earlier request waits"
+            reason = Reason(EARLIER, ahead.want.needed, text, holder=ahead.caller.client)
+            explanation = replace(explanation, reasons=(*explanation.reasons, reason))
+        return self._unless_lost(explanation)
 
     def why(self, task: str) -> Explanation:
         """Where the task stands: by the first of its requests that wait, else by its latest request."""
-        explanation, lost = self._stand(task), self._lost(task)
-        if not lost:
-            return explanation
-        reason = Reason(LOST_SAMPLER, explanation.needed, f"cannot be chosen: {lost}")
-        return replace(explanation, reasons=(reason, *explanation.reasons))
-
-    def _stand(self, task: str) -> Explanation:
         waiting = self._line.of_task(task)
-        if waiting:
-            return self.explain(waiting[0])
+        return self.explain(waiting[0]) if waiting else self._unless_lost(self._latest(task))
+
+    def _latest(self, task: str) -> Explanation:
+        """Where the latest request of a task stands of which none waits."""
         want = self._ledger.last_wants.get(task)
         if want is not None:
             self._recorder.now()
@@ -57,6 +52,14 @@ class Answers:
         rows = sum(partition.produced for partition in self._ledger.steps.in_order())
         reason = Reason(NEVER_ASKED, rows, "are there, but the task has never asked for any")
         return Explanation(task, None, (), 0, 0, (reason,))
+
+    def _unless_lost(self, explanation: Explanation) -> Explanation:
+        """The explanation, which begins with the sampler where that is what stands in the way."""
+        lost = self._lost(explanation.task)
+        if not lost:
+            return explanation
+        reason = Reason(LOST_SAMPLER, explanation.needed, f"cannot be chosen: {lost}")
+        return replace(explanation, reasons=(reason, *explanation.reasons))
 
     def _lost(self, task: str) -> str:
         """Why no request of the task can be served until a person does something; empty if they can."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import sys
-import threading
-import weakref
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, cast
 
 from transfer_queue import wire
+from transfer_queue.carrier import Carrier
 from transfer_queue.columns import decode_fields, encode_fields
-from transfer_queue.connection import AsyncConnection, Connection
 from transfer_queue.errors import (
     BackPressureError,
     ConfigurationError,
@@ -24,12 +19,10 @@ from transfer_queue.errors import (
     FieldLostError,
     GroupError,
     LeaseError,
-    ProtocolError,
     StepClearedError,
     TransferQueueError,
-    rebuild,
 )
-from transfer_queue.exchange import GRACE_S, Answer, Ask, ResultT, Steps, Work, awaiting, blocking
+from transfer_queue.exchange import GRACE_S, Ask, Steps, awaiting, blocking
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
@@ -44,7 +37,7 @@ NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedErr
 ReplyT = TypeVar("ReplyT", bound=wire.ReplyBody)
 
 
-class TransferQueueClient:
+class TransferQueueClient(Carrier):
     """A producer or consumer of one queue. May be shared by threads, and used in a forked child.
 
     `client_id` names it in leases and messages; `controller_info` is what `controller.get_info()` gave.
@@ -58,43 +51,16 @@ class TransferQueueClient:
             raise ConfigurationError(f"client_id must be a name, not {client_id!r}")
         address_of(controller_info)  # what is wrong with it is said here, not by the first call
         self.client_id = client_id
-        self._info = dict(controller_info)
         self._call_timeout_s = call_timeout_s
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
-        self._idle_async: dict[asyncio.AbstractEventLoop, list[AsyncConnection]] = {}
-        self._of_parent: list[Any] = []
-        self._ended: deque[wire.Body] = deque()
-        self._pid = os.getpid()
-        self._closed = False
+        super().__init__(controller_info)
         self._plane = self._make_plane()
-        weakref.finalize(self, _close_all, self._idle)  # a client that nobody closed must not leave sockets open
-
-    def __enter__(self) -> TransferQueueClient:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    async def __aenter__(self) -> TransferQueueClient:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the connections; may be called twice. Leases and values stay until they are over."""
         if not self._closed:
             with contextlib.suppress(TransferQueueError):  # it is gone, and with it whoever cared for the values
                 self._plane.close()
-        with self._lock:
-            self._closed = True
-            _close_all(self._idle)
-            for connections in self._idle_async.values():
-                _close_all(connections)
-            self._idle_async.clear()
+        super().close()
 
     def _put(
         self,
@@ -304,127 +270,12 @@ class TransferQueueClient:
         reply: ReplyT = self.carry_out(steps())
         return reply
 
-    def carry_out(self, steps: Steps[ResultT]) -> ResultT:
-        """Ask what the steps ask, one after the other; their result."""
-        try:
-            ask = next(steps)
-            while True:
-                try:
-                    answer = ask.future.result(ask.timeout_s) if isinstance(ask, Work) else self._exchange(ask)
-                except BaseException as error:  # noqa: BLE001 - the steps decide
-                    ask = steps.throw(error)
-                else:
-                    ask = steps.send(answer)
-        except StopIteration as done:
-            result: ResultT = done.value
-            return result
-
-    async def carry_out_async(self, steps: Steps[ResultT]) -> ResultT:
-        """The same on asyncio."""
-        try:
-            ask = next(steps)
-            while True:
-                try:
-                    answer = await (_result(ask) if isinstance(ask, Work) else self._exchange_async(ask))
-                except BaseException as error:  # noqa: BLE001 - the steps decide
-                    ask = steps.throw(error)
-                else:
-                    ask = steps.send(answer)
-        except StopIteration as done:
-            result: ResultT = done.value
-            return result
-
     def _ask(self, expected: type[wire.ReplyBody], body: wire.Body, what: str) -> Ask:
         return Ask(expected, body, (), self._call_timeout_s, lambda: f"{what} waited")
 
-    def _exchange(self, ask: Ask) -> Answer:
-        if ask.expected is None:
-            self._tell(ask.body)
-        connection = self._take()
-        try:
-            while connection.connected and (message := self._untold()) is not None:
-                connection.tell(self.client_id, message)
-            if ask.expected is None:
-                self._give_back(connection)
-                return None, []
-            reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
-        except BaseException:
-            connection.close()  # a late reply to this request must never be taken for the reply to another
-            raise
-        self._give_back(connection)
-        return _checked(ask, reply), frames
-
-    async def _exchange_async(self, ask: Ask) -> Answer:
-        if ask.expected is None:
-            self._tell(ask.body)
-            return None, []
-        connection = self._take_async()
-        try:
-            while connection.connected and (message := self._untold()) is not None:
-                await connection.tell(self.client_id, message)
-            reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
-        except BaseException:
-            connection.close()
-            raise
-        with self._lock:
-            if not self._closed:
-                self._idle_async.setdefault(asyncio.get_running_loop(), []).append(connection)
-                return _checked(ask, reply), frames
-        connection.close()
-        return _checked(ask, reply), frames
-
-    def _tell(self, message: wire.Body) -> None:
-        """Send a message that has no reply, with the next request; may be called from any thread.
-
-        A connection that is only about to be made takes none: the controller may not know yet by another one's end.
-        """
-        self._ended.append(message)
-
-    def _untold(self) -> wire.Body | None:
-        try:
-            return self._ended.popleft()
-        except IndexError:  # another thread may have taken the last one
-            return None
-
-    def _take(self) -> Connection:
-        self._notice_fork()
-        with self._lock:
-            self._refuse_if_closed()
-            if self._idle:
-                return self._idle.pop()
-        return Connection(self._info)
-
-    def _take_async(self) -> AsyncConnection:
-        self._notice_fork()
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            self._refuse_if_closed()
-            for other in [each for each in self._idle_async if each.is_closed()]:
-                del self._idle_async[other]
-            if self._idle_async.get(loop):
-                return self._idle_async[loop].pop()
-        return AsyncConnection(self._info)
-
-    def _notice_fork(self) -> None:
-        """In a forked child the lock may be held for ever, and connections are the parent's."""
-        if self._pid != os.getpid():
-            self._pid, self._lock = os.getpid(), threading.Lock()
-            self._of_parent = [*self._idle, self._idle_async]
-            self._idle.clear()
-            self._idle_async = {}
-            self._ended.clear()
-            self._plane = self._make_plane()
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise ConfigurationError(f"client {self.client_id!r} is closed: make a new TransferQueueClient")
-
-    def _give_back(self, connection: Connection) -> None:
-        with self._lock:
-            if not self._closed:
-                self._idle.append(connection)
-                return
-        connection.close()
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self._plane = self._make_plane()
 
     def _make_plane(self) -> Plane:
         storage, folder = self._info.get("storage"), self._info.get("folder")
@@ -439,18 +290,6 @@ class TransferQueueClient:
         return ShmPlane(Path(str(folder)), self.client_id, self.request, self._tell)
 
 
-async def _result(work: Work) -> Any:
-    return await asyncio.wait_for(asyncio.wrap_future(work.future), work.timeout_s)
-
-
-def _checked(ask: Ask, reply: wire.ReplyBody) -> wire.ReplyBody:
-    if isinstance(reply, wire.Failure):
-        raise rebuild(reply.name, reply.message, reply.details)
-    if ask.expected is not None and not isinstance(reply, ask.expected):
-        raise ProtocolError(f"the controller answered {type(ask.body).__name__} with {type(reply).__name__}")
-    return reply
-
-
 def _group_ids(given: object, rows: int) -> list[str | int]:
     """One name per row; the controller says if there are too few or too many."""
     names: list[object] = [given] * rows if isinstance(given, str | int) else []
@@ -459,11 +298,6 @@ def _group_ids(given: object, rows: int) -> list[str | int]:
     if not names or not all(isinstance(name, str | int) and not isinstance(name, bool) for name in names):
         raise GroupError(f"group_id={given!r} is neither a string or whole number nor a list with one per row")
     return [name for name in names if isinstance(name, str | int)]
-
-
-def _close_all(connections: list[Any]) -> None:
-    while connections:
-        connections.pop().close()
 
 
 def _lease_of(meta: BatchMeta, what: str) -> int:

@@ -52,11 +52,11 @@ class Replies:
     def fail(self, caller: Caller, error: Exception) -> None:
         """Answer with an error; one that nobody foresaw is logged too."""
         if isinstance(error, TransferQueueError):
-            self.reply(caller, wire.Failure(type(error).__name__, str(error), error.details))
+            self.reply(caller, wire.Failure(type(error).__name__, sendable(str(error)), error.details))
             return
         log.error("a request of client %r failed", caller.client, exc_info=error)
         text = f"the controller could not carry out the request: {type(error).__name__}: {error}"
-        self.reply(caller, wire.Failure("RequestError", text, {}))
+        self.reply(caller, wire.Failure("RequestError", sendable(text), {}))
 
     def send(self) -> None:
         """Let those go that wait now."""
@@ -78,7 +78,7 @@ class Replies:
         try:
             header = wire.encode(wire.Reply(each.caller.sequence, each.body))
             sent = each.caller.link.send([header, *each.frames])
-        except ProtocolError as error:
+        except (ProtocolError, ValueError, OverflowError) as error:
             failure = wire.Failure("ProtocolError", f"the answer cannot be sent: {error}", {})
             each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
             sent = False
@@ -92,3 +92,8 @@ class Replies:
             each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
         self._out.clear()
         self._fatal(error)
+
+
+def sendable(text: str) -> str:
+    """The text without what UTF-8 cannot say: a sampler may put anything into its messages."""
+    return text.encode(errors="backslashreplace").decode()

@@ -20,6 +20,7 @@ from transfer_queue.ledger import Want
 from transfer_queue.ledger.explain import EXAMPLES, WITHHELD, Reason
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.view import FREE
+from transfer_queue.replies import sendable
 from transfer_queue.samplers.base import BaseSampler, Withheld
 from transfer_queue.samplers.built_in import whole_groups
 from transfer_queue.samplers.registry import Choice
@@ -108,7 +109,8 @@ class Offer:
         if type(sampler).reject is BaseSampler.reject:
             return {}
         named = sampler.reject(*self.status(), **self.extra())
-        rejected = {str(reason): whole_numbers(rows, len(self.produced) + 1) for reason, rows in named.items()}
+        most = len(self.produced) + 1
+        rejected = {sendable(str(reason)): whole_numbers(rows, most) for reason, rows in named.items()}
         free, seen = {row for row in self.rows if not self.taken[row]}, set()
         for reason, rows in rejected.items():
             for row in rows:

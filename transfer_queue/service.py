@@ -33,10 +33,10 @@ from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.segment_places import Kind, SegmentPlaces
 from transfer_queue.serving import Post, Serving
-from transfer_queue.storage.catalog import Found
+from transfer_queue.storage.catalog import Found, check_answer, size_of
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
-from transfer_queue.transport.framing import LONGEST_HEADER
+from transfer_queue.transport.framing import LONGEST_HEADER, LONGEST_MESSAGE
 from transfer_queue.transport.link import Link
 from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
 
@@ -230,17 +230,23 @@ class Service:
         if not body.fields:
             raise FieldError("get_data names no fields")
         self.ledger.steps.locate(body.indexes)
-        found = [self.catalog.read(field, body.indexes) for field in body.fields]
-        columns = [column for column, _, _ in found]
-        placed = [i for i, (_, _, places) in enumerate(found) if places is not None]
+        found: list[Found] = []
+        left = LONGEST_MESSAGE
+        for field in body.fields:
+            found.append(self.catalog.read(field, body.indexes, left))
+            here, places = found[-1][1:]
+            left -= size_of(places) if body.far and places is not None else len(here)
+        check_answer(0, left)
+        columns = [each[0] for each in found]
+        placed = [i for i, each in enumerate(found) if each[2] is not None]
         if not placed:
-            frames = wire.joined([here for _, here, _ in found])
+            frames = wire.joined([each[1] for each in found])
             self._replies.reply(caller, wire.Values(columns), frames)
         elif body.far:
             self._read_for(caller, columns, found)
         else:
             read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
-            parts = [here if places is None else places for _, here, places in found]
+            parts = [each[1] if each[2] is None else each[2] for each in found]
             inline = [found[i][1] for i in placed]
             self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
         if self.ledger.holds.open:

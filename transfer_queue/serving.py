@@ -14,7 +14,7 @@ from transfer_queue.ledger import Taken, Want
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.recorder import Recorder
 from transfer_queue.replies import Replies
-from transfer_queue.room import Room
+from transfer_queue.room import Room, check_not_cleared
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.traffic import Traffic
 from transfer_queue.waiting import Consumer, Deadlines, Line, Producer, Recycler, Waiter
@@ -48,10 +48,10 @@ class Serving:
     def add_producer(self, producer: Producer) -> None:
         """Carry out a put of new rows now, or let it wait."""
         self.room.check(producer.size)
-        if self.room.has_for(producer, self._catalog.stored_bytes) and self._try_producer(producer):
+        if self.room.has_for(producer, self._ledger, self._catalog.stored_bytes) and self._try_producer(producer):
             self.serve()
         elif not producer.over:
-            self.room.wait(producer)
+            self.room.wait(producer, self._ledger)
             self.deadlines.add(producer)
 
     def add_recycler(self, waiter: Recycler) -> None:
@@ -103,6 +103,7 @@ class Serving:
     def _try_producer(self, producer: Producer) -> bool:
         """Whether this put is over, served or failed."""
         try:
+            check_not_cleared(producer, self._ledger)
             rows = self.recorder.put(producer.caller, producer.put, producer.chunks, producer.frames)
         except TransferQueueError as error:
             producer.over = True

@@ -53,12 +53,16 @@ class Consumer(Waiter):
 
 @dataclass(slots=True, eq=False)
 class Producer(Waiter):
-    """A `put` of new rows that waits for room; its values wait with it."""
+    """A `put` of new rows that waits for room; its values wait with it.
+
+    `serial` is that of the partition of its step, since there is one: should that be cleared, the wait ends.
+    """
 
     put: wire.Put
     chunks: list[Chunk]
     frames: list[wire.Frame]
     size: int
+    serial: int | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -26,6 +26,15 @@ class AloneConfig:
             arguments.
         task_samplers: task -> the same.
         sampler_timeout_s: deadline of one call of a custom sampler.
+        capacity_bytes: bytes of all values at which producers of new rows wait; null: the steps alone bound them.
+        storage: ``shm``, large values in memory that the processes of this machine share, or ``memory``, all of them
+            in the queue's process.
+        shm_dir: folder of large values instead of /dev/shm.
+        listen: address for clients on other machines, such as ``tcp://10.0.0.5:0``; null: this machine's alone.
+        journal_dir: folder of the journal, from which the queue comes back when its process dies, and where a queue
+            that is started later with the same folder and sizes goes on; null: its rows die with it.
+        restore: checkpoint that a queue without a journal of its own begins with.
+        fsync_ms: milliseconds of the journal that a loss of power may cost.
         info_file: where to say how clients reach the queue; readable by its owner only, gone with the queue.
     """
 
@@ -36,6 +45,13 @@ class AloneConfig:
     sampler: str = "sequential"
     task_samplers: dict[str, str] = field(default_factory=dict)
     sampler_timeout_s: float = 30.0
+    capacity_bytes: int | None = None
+    storage: str = "shm"
+    shm_dir: str | None = None
+    listen: str | None = None
+    journal_dir: str | None = None
+    restore: str | None = None
+    fsync_ms: float = 50.0
     info_file: str = "queue.json"
 
     def validate(self) -> None:

@@ -108,7 +108,7 @@ def at_most_or_echo(name: str, values: Sequence[float], limit: float, echoes: Se
     """Milliseconds whose median may not exceed `limit`, or three times the echo if that is more."""
     echo_ms = statistics.median(echoes)
     figure = table.median_at_most(name, values, max(limit, 3 * echo_ms), "ms")
-    return replace(figure, target=f"median <= {limit:g}, or 3 x the echo of {echo_ms:.3g},")
+    return replace(figure, target=f"median <= {limit:g} (3 x echo: {3 * echo_ms:.3g})")
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +11,7 @@ import torch
 
 from benchmarks.queue.system import NotThere
 from transfer_queue import BatchMeta, GRPOSampler, SequentialSampler, TransferQueueClient, TransferQueueController
+from transfer_queue.options import Options
 
 LEASE_S = 600.0
 
@@ -35,7 +35,7 @@ class Ours:
         **options: Any,
     ) -> Any:
         """Start a controller for `partitions` steps of `rows` rows and give what `attach` needs."""
-        require(TransferQueueController.start, options)
+        require(options)
         self.controller = TransferQueueController.start(
             global_batch_size=rows // samples,
             num_global_batch=partitions,
@@ -127,8 +127,8 @@ def _sampler(name: str, samples: int) -> Any:
     return GRPOSampler(samples) if name == "GRPOSampler" else SequentialSampler()
 
 
-def require(function: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Raise `NotThere` for the options that this version of our queue does not have yet."""
-    missing = [name for name in options if name not in inspect.signature(function).parameters]
+def require(options: Mapping[str, Any]) -> None:
+    """Raise `NotThere` for the options that this version of our queue does not have."""
+    missing = [name for name in options if name not in Options.__annotations__]
     if missing:
-        raise NotThere(f"{function.__qualname__} has no argument {', '.join(missing)}")
+        raise NotThere(f"TransferQueueController has no argument {', '.join(missing)}")

@@ -108,7 +108,8 @@ class _OtherCompaction:
 
 
 def wrap() -> None:
-    """Put the points in place."""
+    """Put the points in place; segments are small, so that they are sealed and compacted many times a minute."""
+    Journal.open.__func__.__kwdefaults__["segment_bytes"] = 1 << 17  # type: ignore[attr-defined]
     Journal.commit = _wrap_commit(Journal.commit)  # type: ignore[method-assign]
     segments._write_all = _wrap_write(segments._write_all)
     Service.settle = _wrap_compaction(Service.settle)  # type: ignore[method-assign]

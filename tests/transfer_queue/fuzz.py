@@ -79,6 +79,8 @@ def valid() -> list[tuple[wire.Body, list[bytes]]]:
         (wire.Checkpoint("/nowhere/x"), []),
         (wire.Why("train"), []),
         (wire.GetStats(), []),
+        (wire.Survey("train"), []),
+        (wire.Peek(0, 5, ["prompt"]), []),
     ]  # fmt: skip
 
 

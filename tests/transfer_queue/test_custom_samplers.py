@@ -179,6 +179,8 @@ def test_a_sampler_that_hangs_blocks_nobody_else(client: TransferQueueClient) ->
     assert time.monotonic() - began < 0.5
     with pytest.raises(SamplerError, match="has not answered for 1 s"):
         hanging()
+    with pytest.raises(NotReadyError, match=r"2 cannot be chosen: its sampler .* has not answered for \d s"):
+        client.get_meta(["x"], 2, 1, "hangs", timeout_s=0.1)
     with pytest.raises(SamplerError, match="has not answered for 1 s"):
         client.get_meta(["x"], 2, 1, "hangs", timeout_s=20)
 
@@ -263,7 +265,7 @@ def test_rows_that_may_not_be_rejected_change_nothing(client: TransferQueueClien
 
 
 def test_the_explanation_counts_the_rows_that_a_sampler_withholds(client: TransferQueueClient) -> None:
-    client.put({"x": ["1"] * 6}, global_step=1)
+    rows = client.put({"x": ["1"] * 6}, global_step=1).global_indexes
     params = {"hide": [1, 3, 4], "reject": {}}
     with pytest.raises(NotReadyError, match=r"3 ready.*; 2 odd; 1 held back by sampler Choosy\(\)"):
         client.get_meta(["x"], 4, 1, "choosy", sampler_params=params, timeout_s=0.3)
@@ -271,9 +273,11 @@ def test_the_explanation_counts_the_rows_that_a_sampler_withholds(client: Transf
         lambda: client.get_meta(["x"], 4, 1, "choosy", True, params, timeout_s=20)  # whole groups of 2
     )
     wait_for_waiting(client, "choosy")
-    reasons = {reason.code: reason.rows for reason in eventually(lambda: client.why("choosy"), "withheld").reasons}
+    found = {reason.code: reason for reason in eventually(lambda: client.why("choosy"), "withheld").reasons}
 
-    assert reasons == {"odd": 2, "withheld": 4, "not_put": 2}
+    assert {code: reason.rows for code, reason in found.items()} == {"odd": 2, "withheld": 4, "not_put": 2}
+    assert found["odd"].indexes == (rows[1], rows[3])
+    assert found["withheld"].indexes == (rows[0], rows[2], rows[4], rows[5])
     client.clear(1)
     with pytest.raises(StepClearedError):
         waiting()

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from transfer_queue import (
     SamplerError,
     TransferQueueClient,
     TransferQueueController,
+    supervisor,
     wire,
 )
 from transfer_queue.errors import ProtocolError
@@ -68,6 +70,36 @@ def test_stop_may_be_called_twice_and_sigterm_ends_it_cleanly(start: Start) -> N
     controller.stop()
 
 
+def test_who_waits_for_a_durable_queue_sees_its_end_and_no_restart(
+    start: Start, connect: Connect, tmp_path: Path
+) -> None:
+    controller = start(journal_dir=tmp_path / "journal")
+    client = connect(controller)
+    client.put({"x": ["1"]}, global_step=0)
+    codes: list[int] = []
+    waits = threading.Thread(target=lambda: codes.append(controller.wait()))
+    waits.start()
+    first = controller.pid
+    os.kill(first, signal.SIGKILL)
+    assert client.stats().rows_put_total == 1  # answered by the next process
+    assert controller.pid != first
+    assert waits.is_alive()
+    controller.stop()
+    waits.join(10)
+
+    assert codes == [0]
+
+
+def test_who_waits_hears_that_a_durable_queue_is_given_up(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "RESTARTS", 0)
+    controller = start(journal_dir=tmp_path / "journal")
+    os.kill(controller.pid, signal.SIGKILL)
+
+    assert controller.wait() == -signal.SIGKILL
+
+
 def test_interrupting_the_terminal_does_not_end_the_queue(start: Start, connect: Connect) -> None:
     controller = start()
     os.kill(controller.pid, signal.SIGINT)
@@ -90,7 +122,7 @@ def test_a_killed_controller_is_a_typed_error_for_who_waits_and_who_comes_later(
     assert time.monotonic() - began < 1.0
     with pytest.raises(ControllerLostError):
         client.put({"x": ["1"]})
-    controller._supervisor.process.wait(5)
+    controller.wait()
     with pytest.raises(ControllerLostError, match="nobody listens"):
         late.stats()
     assert time.monotonic() - began < 6.0

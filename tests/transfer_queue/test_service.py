@@ -14,6 +14,7 @@ from transfer_queue.errors import JournalError, ProtocolError
 from transfer_queue.journal import Compactor
 from transfer_queue.ledger import Want
 from transfer_queue.operations import Take
+from transfer_queue.waiting import Caller
 
 
 @pytest.fixture
@@ -286,3 +287,73 @@ def test_a_record_that_cannot_be_what_happened_is_not_passed_over(node: Node, pe
     node.crash()
     with pytest.raises(JournalError, match=r"record 3 of the journal, Take.*, cannot be carried out"):
         node.restart()
+
+
+def test_an_answer_that_no_message_can_hold_harms_nobody_else(node: Node, peer: Peer) -> None:
+    put(peer, 2)
+    hurt, other = Peer(node, 2), Peer(node, 3)
+    node.service._replies.fail(Caller(hurt.link, 1, "hurt"), ValueError("no character: \udc80"))
+    node.service._replies.reply(Caller(hurt.link, 2, "hurt"), wire.Located(["/no/character/\udc80"]))
+    other.send(want_of(1, "other"))
+    node.service.settle()
+
+    assert [reply.body.name for reply, _ in hurt.link.replies] == ["RequestError", "ProtocolError"]
+    assert other.answer().indexes == [0]
+
+
+def test_no_step_is_so_late_that_its_number_fits_into_no_message(node: Node, peer: Peer) -> None:
+    answer = put(peer, step=2**64 - 1)
+    assert (answer.name, "out of range" in answer.message) == ("FieldError", True)
+    put(peer, 4, step=2**53)
+    assert put(peer, 1).steps == [2**53 + 1]
+
+
+@pytest.mark.parametrize(("rows", "fields"), [(20, ["x"]), (2, ["x"] * 10)])
+def test_what_no_answer_can_hold_is_refused_before_it_is_put_together(
+    node: Node, peer: Peer, monkeypatch: pytest.MonkeyPatch, rows: int, fields: list[str]
+) -> None:
+    """One request that named row 0 a hundred thousand times kept the controller busy for minutes and took 7 GB."""
+    monkeypatch.setattr("transfer_queue.service.LONGEST_MESSAGE", 1000)
+    put(peer, 4, value=bytes(100))
+    collected = []
+    collect = node.state.catalog._collect
+    monkeypatch.setattr(node.state.catalog, "_collect", lambda *found: (collected.append(1), collect(*found))[1])
+
+    answer = peer.ask(wire.GetData([0] * rows, fields))
+
+    assert (answer.name, "ask for fewer rows" in answer.message) == ("FieldError", True)
+    assert len(collected) < 10
+    assert isinstance(peer.ask(wire.GetData([0, 1, 2, 3, 0, 1], ["x"])), wire.Values)
+
+
+def test_a_put_that_waits_for_a_step_which_is_cleared_does_not_bring_it_back(node: Node, peer: Peer) -> None:
+    """Nobody would ever take the rows of that step, and it would hold a place for ever."""
+    put(peer, value=bytes(800), step=0)
+    late = Peer(node, 2)
+    late.send(*put_of(1, value=bytes(300), step=0))
+    peer.ask(wire.Clear(0))
+
+    assert late.answer().name == "StepClearedError"
+    assert node.state.ledger.steps.alive == {}
+    assert put(late, step=0).steps == [0]
+
+
+@pytest.mark.parametrize("steps", [(0, 1, 2), (0, 0, 1)])
+def test_who_waits_for_bytes_or_a_step_holds_nobody_up_who_completes_an_older_step(
+    node: Node, peer: Peer, steps: tuple[int, int, int]
+) -> None:
+    """Its rows are what the older step needs to be consumed, and only that makes room."""
+    put(peer, value=bytes(300), step=steps[0])
+    put(peer, value=bytes(300), step=steps[1])
+    ahead, behind, same = Peer(node, 2), Peer(node, 3), Peer(node, 4)
+    ahead.send(*put_of(1, value=bytes(600), step=steps[2]))
+    same.send(*put_of(1, value=bytes(10), step=steps[2]))
+    behind.ask(*put_of(1, value=bytes(100), step=0))
+
+    assert behind.answer().steps == [0]
+    assert (ahead.answer(), same.answer()) == (None, None)
+    waiting = Peer(node, 5)
+    waiting.send(*put_of(1, value=bytes(300), step=0))
+    late = Peer(node, 6)
+    late.ask(*put_of(1, value=bytes(250), step=0))
+    assert (waiting.answer(), late.answer()) == (None, None)

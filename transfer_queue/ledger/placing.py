@@ -13,6 +13,9 @@ from transfer_queue.ledger.seats import Label, Seats, check_group_sizes
 from transfer_queue.ledger.steps import Steps
 from transfer_queue.ledger.view import Rows
 
+LAST_STEP = 2**53
+"""Behind a later one, steps would be counted on until they fit into no message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Share:
@@ -58,6 +61,8 @@ def _in_step(steps: Steps, count: int, labels: Sequence[Label] | None, step: int
     shape = steps.shape
     if step < 0:
         raise FieldError(f"global_step={step} is negative")
+    if step > LAST_STEP:
+        raise FieldError(f"global_step={step} is out of range: the last one is {LAST_STEP}")
     alive = steps.alive.get(step)
     seats = Seats(0, shape.global_batch_size, shape.num_n_samples) if alive is None else alive.seats
     if labels is None:

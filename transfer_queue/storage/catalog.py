@@ -19,6 +19,7 @@ from transfer_queue.ledger import Freed
 from transfer_queue.ledger.shape import ROW_BITS
 from transfer_queue.storage.chunk import Chunk, check_dtypes
 from transfer_queue.storage.segments import Range, Segments
+from transfer_queue.transport.framing import LONGEST_MESSAGE
 
 ROW_MASK = (1 << ROW_BITS) - 1
 NOWHERE = -1
@@ -123,15 +124,21 @@ class Catalog:
             for position in chosen:
                 field.add(chunk.alone(position).placed_at([rows[position]]))
 
-    def read(self, name: str, indexes: list[int]) -> Found:
-        """The values of one field of these rows, in this order, or where they lie; `FieldError` names a row without."""
+    def read(self, name: str, indexes: list[int], most: int = LONGEST_MESSAGE) -> Found:
+        """The values of one field of these rows, in this order, or where they lie; `FieldError` names a row without.
+
+        `FieldError` too, before anything is copied, if more than `most` bytes of them lie here.
+        """
         rows = [index & ROW_MASK for index in indexes]
         first = self._find(name, indexes[0])[0]
         if first.live == len(rows) and first.rows == rows and self._of_one_partition(indexes):
             if first.frame is not None:
+                check_answer(len(first.frame), most)
                 return first.column, first.frame, None
             return first.column, b"", _places_of(first)
-        return self._collect(name, [self._find(name, index) for index in indexes])
+        found = [self._find(name, index) for index in indexes]
+        check_answer(sum([chunk.sizes[position] for chunk, position in found if chunk.frame is not None]), most)
+        return self._collect(name, found)
 
     def _collect(self, name: str, found: list[tuple[Chunk, int]]) -> Found:
         dtype = self.dtypes[name]
@@ -234,6 +241,17 @@ class Catalog:
     def _of_one_partition(indexes: list[int]) -> bool:
         serial = indexes[0] >> ROW_BITS
         return all(index >> ROW_BITS == serial for index in indexes)
+
+
+def size_of(places: bytes) -> int:
+    """Bytes of all rows that lie there."""
+    return int(np.frombuffer(places, dtype=np.int64)[2::3].sum())
+
+
+def check_answer(size: int, most: int) -> None:
+    """`FieldError` if so many bytes are more than may still go into the answer."""
+    if size > most:
+        raise FieldError(f"get_data asks for more than the {LONGEST_MESSAGE} bytes of one message: ask for fewer rows")
 
 
 def _places_of(chunk: Chunk) -> bytes:

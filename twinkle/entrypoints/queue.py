@@ -55,8 +55,9 @@ def _serve(config: QueueProgramConfig, stack: ExitStack) -> RunError:
     stack.enter_context(published(file, controller.get_info()))
     console.print(f"The queue runs (process {controller.pid}). Clients find it by {file}", markup=False)
     console.print(f"  twinkle why --queue {file}", markup=False)
-    code = controller.wait()
-    return RunError(f"The queue's process {controller.pid} ended with code {code}, and its rows with it.")
+    code, journal = controller.wait(), config.queue.journal_dir
+    rows = "and its rows with it" if journal is None else f"and was not started again; its rows are in {journal}"
+    return RunError(f"The queue's process {controller.pid} ended with code {code}, {rows}.")
 
 
 def _refuse_second(file: Path) -> None:

@@ -112,13 +112,16 @@ def assemble(
 
 
 def _start_queue(config: TrainConfig) -> TransferQueueController:
-    loop = config.loop
+    loop, queue = config.loop, config.queue
     return TransferQueueController.start(
         global_batch_size=loop.prompts_per_step,
         num_global_batch=1,
         num_n_samples=loop.samples_per_prompt,
         task_samplers={"train": GRPOSampler(num_n_samples=loop.samples_per_prompt)},
         tasks=TASKS,
+        capacity_bytes=queue.capacity_bytes,
+        storage=queue.storage,
+        shm_dir=queue.shm_dir,
     )
 
 

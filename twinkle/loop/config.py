@@ -99,10 +99,17 @@ class QueueConfig:
     Attributes:
         lease_s: seconds after which rows of a silent worker go back to their task: longer than the longest step.
         timeout_s: deadline of every wait; the error then says which rows were missing and why.
+        capacity_bytes: bytes of all values at which the rollout waits; null: the steps alone bound them.
+        storage: ``shm``, large values in memory that the processes of this machine share, or ``memory``, all of them
+            in the queue's process.
+        shm_dir: folder of large values instead of /dev/shm.
     """
 
     lease_s: float = 3600.0
     timeout_s: float = 300.0
+    capacity_bytes: int | None = None
+    storage: str = "shm"
+    shm_dir: str | None = None
 
     def validate(self) -> None:
         """Raise ConfigError for a duration that is not positive."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from benchmarks.queue.bench import Bench, Queue, journal_folder
 from benchmarks.queue.figures.beside import WARM_UP, streamed
 from benchmarks.table import Figure, median_at_least, median_at_most, missing, shown
@@ -32,29 +35,34 @@ def _streamed(bench: Bench, queue: Queue, producers: int, count: int) -> float:
 
 
 def compaction(bench: Bench) -> list[Figure]:
-    """get_meta among 1e6 rows while rows stream through and the journal is compacted."""
+    """get_meta among 1e6 rows while rows stream through and the journal is compacted, and beside a checkpoint."""
     bench.without_peer()
     rows, seconds = bench.pick(ROWS, 10_000), bench.pick(60, 5)
-    results, note = [], ""
+    compacted, checkpoints = [], []
     for _ in range(min(3, bench.repetitions)):
         with journal_folder() as folder, bench.ours(rows=rows, partitions=4, samples=8, journal_dir=folder) as queue:
             queue.call("scattered.fill", rows=rows, step=0)
             (other,) = bench.workers(queue, 1)
             other.order("compaction.churn", first_step=1, rows=rows, seconds=seconds)
-            results.append(
-                queue.call("compaction.latencies", step=0, task="train", journal=folder, seconds=float(seconds))
-            )
+            order = {"step": 0, "task": "train"}
+            compacted.append(queue.call("compaction.latencies", journal=folder, seconds=float(seconds), **order))
             other.result()
-    during = [each["p99_during"] for each in results if each["p99_during"] is not None]
-    if not during:
-        note = f"no compaction was seen in {seconds} s: no file left the journal's folder"
-    rewrites = [float(each["rewrites"]) for each in results]
-    name = f"get_meta(32), {rows:.0e} rows, while the journal is compacted, p99".replace("e+0", "e")
-    if not during:
-        return [missing(name, "median <= 10 ms", note)]
+            checkpoints.append(queue.call("compaction.beside_checkpoint", path=f"{folder}.checkpoint", **order))
+            Path(f"{folder}.checkpoint").unlink()
+    what = f"get_meta(32), {rows:.0e} rows,".replace("e+0", "e")
     return [
-        median_at_most(name, during, 10, "ms"),
-        shown("the same, the whole time", [each["p99"] for each in results], "ms"),
-        shown("the same, the slowest call", [each["largest"] for each in results], "ms"),
-        shown("compactions meanwhile", rewrites, ""),
+        _while_compacted(f"{what} while the journal is compacted, p99", compacted, seconds),
+        shown("the same, the whole time", [each["p99"] for each in compacted], "ms"),
+        shown("the same, the slowest call", [each["largest"] for each in compacted], "ms"),
+        shown("compactions meanwhile", [float(each["rewrites"]) for each in compacted], ""),
+        median_at_most(f"{what} while a checkpoint is written, p99", [each["p99"] for each in checkpoints], 10, "ms"),
+        shown("the same, the slowest call", [each["largest"] for each in checkpoints], "ms"),
+        shown("the checkpoint", [each["seconds"] for each in checkpoints], "s"),
     ]
+
+
+def _while_compacted(name: str, results: list[dict[str, Any]], seconds: int) -> Figure:
+    during = [each["p99_during"] for each in results if each["p99_during"] is not None]
+    if during:
+        return median_at_most(name, during, 10, "ms")
+    return missing(name, "median <= 10 ms", f"no compaction was seen in {seconds} s: no file left the journal's folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from typing import Any
 
@@ -37,6 +38,24 @@ def latencies(system: Any, step: int, task: str, journal: str, seconds: float) -
         "p99_during": percentile(during, 99) if ends else None,
         "largest": max(took for _, took, _ in calls),
     }
+
+
+def beside_checkpoint(system: Any, step: int, task: str, path: str) -> dict[str, Any]:
+    """Milliseconds of get_meta while another client has a checkpoint written, and how long that took."""
+
+    def write() -> None:
+        with system.another() as client:
+            client.checkpoint(path)
+
+    thread, began, times = threading.Thread(target=write), time.monotonic(), []
+    thread.start()
+    while thread.is_alive():
+        took, meta = timed(lambda: system.get_meta(FIELDS, BATCH, step, task))
+        times.append(took)
+        system.give_back([meta])
+    thread.join()
+    assert os.path.getsize(path) > 0, "no checkpoint was written"
+    return {"p99": percentile(times, 99), "largest": max(times), "seconds": time.monotonic() - began}
 
 
 def churn(system: Any, first_step: int, rows: int, seconds: float) -> int:

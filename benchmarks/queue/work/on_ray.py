@@ -35,7 +35,7 @@ def start(system: Any, rows: int, partitions: int = 2, **options: Any) -> dict[s
     """Start our queue on the Ray that runs: seconds until it answers, and the MB of each of its actors."""
     import ray
 
-    require(TransferQueueController.remote, options)
+    require(options)
     before, began = actors(), time.perf_counter()
     handle = TransferQueueController.remote(global_batch_size=rows, num_global_batch=partitions, **options)
     system.attach(ray.get(handle.get_info.remote()))

@@ -11,6 +11,7 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ import pytest
 from tests.twinkle.entrypoints.cli import MARK, Running
 from transfer_queue import TransferQueueClient
 from transfer_queue.info_file import read_info
+from transfer_queue.options import Options
+from twinkle.queue_config import AloneConfig
 
 COMMAND = [sys.executable, "-m", "twinkle.entrypoints.queue"]
 SIZES = ["queue.global_batch_size=4", "queue.num_n_samples=2", "queue.tasks=[train]", "queue.task_samplers.train=grpo"]
@@ -92,6 +95,29 @@ def test_a_controller_that_dies_ends_the_program(queue: Queue) -> None:
     assert (outcome.left_processes, outcome.left_files, list(queue.folder.iterdir())) == ([], [], [])
 
 
+def test_a_queue_with_a_journal_survives_its_process(queue: Queue) -> None:
+    running = queue.running("queue.journal_dir=journal", "queue.capacity_bytes=1000000", "queue.storage=memory")
+    info = read_info(queue.folder / "queue.json")
+    with TransferQueueClient("worker", info) as client:
+        client.put({"x": ["a", "b"]}, global_step=0)
+        os.kill(info["pid"], signal.SIGKILL)
+        stats = client.stats()
+        assert (stats.rows_put_total, stats.capacity_bytes) == (2, 1_000_000)
+    running.send(signal.SIGTERM)
+    outcome = running.wait()
+
+    assert outcome.code == 143
+    assert (outcome.left_processes, outcome.left_files) == ([], [])
+    assert [each.name for each in queue.folder.iterdir()] == ["journal"]
+
+
+def test_every_argument_of_a_controller_is_a_setting() -> None:
+    settings = {each.name for each in fields(AloneConfig)}
+
+    assert settings == {*Options.__annotations__, "info_file"}
+    assert AloneConfig().arguments().keys() == Options.__annotations__.keys()
+
+
 def test_a_second_queue_takes_no_ones_file_but_a_dead_ones(queue: Queue) -> None:
     (queue.folder / "queue.json").write_text(json.dumps({"endpoint": "ipc:///tmp/gone/queue", "pid": 1}))
     first = queue.running()
@@ -110,6 +136,8 @@ def test_a_second_queue_takes_no_ones_file_but_a_dead_ones(queue: Queue) -> None
         ("queue.globl_batch_size=4", "did you mean queue.global_batch_size?"),
         ("queue.global_batch_size=0", "global_batch_size must be at least 1, not 0"),
         ("queue.global_batch_size=x", "queue.global_batch_size"),
+        ("queue.storage=ram", "storage='ram' is no data plane"),
+        ("queue.capacity_bytes=0", "capacity_bytes must be a whole number of bytes of at least 1, not 0"),
         ("queue.sampler=gpro", "queue.sampler='gpro' is no sampler: choose one of sequential, grpo"),
         ("queue.sampler=nowhere:Class", "cannot be imported: ModuleNotFoundError"),
         ("queue.task_samplers.train=json:JSONDecoder", "is no subclass of transfer_queue.BaseSampler"),
