@@ -28,7 +28,7 @@ from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
 from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
-from transfer_queue.storage.base import MemoryPlane, Plane
+from transfer_queue.storage.base import MemoryPlane, Plane, are_roots_inside
 from transfer_queue.transport.address import address_of
 
 NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
@@ -92,8 +92,10 @@ class TransferQueueClient(Carrier):
         def waits() -> str:
             return f"put of {rows} rows waited for room"
 
+        inside = metadata is None and self._info.get("durable") is True and are_roots_inside(rows, frames)
+        plane = MemoryPlane() if inside else self._plane
         for last_try in (False, True):
-            stored = yield from self._plane.store(frames, timeout_s)
+            stored = yield from plane.store(frames, timeout_s)
             body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
             try:
                 reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
@@ -157,7 +159,7 @@ class TransferQueueClient(Carrier):
         With `plain`, a dict of tensors and lists instead of a TensorDict: much cheaper where there are many strings.
         """
         names = list(meta.fields if fields is None else fields)
-        body = wire.GetData(meta.global_indexes, names, self._plane.far)
+        body = wire.GetData(meta.global_indexes, names, self._plane.far, meta.task_name)
         values, frames = yield self._ask(wire.Values, body, "get_data")
         loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
         return decode_fields(len(meta), values.columns, loaded, plain=plain)

@@ -55,10 +55,15 @@ def open_queue(
     recorder = Recorder(state, time.monotonic, journal)
     compactor = Compactor(journal, FOLD) if journal is not None else None
     folder = Path(settings.arenas) if settings.arenas is not None else None
-    return Service(
+    service = Service(
         recorder, registry, post, Room(settings.capacity_bytes), timeout_s=settings.sampler_timeout_s,
         folder=folder, namespace=settings.namespace, compactor=compactor, fatal=fatal,
     )  # fmt: skip
+    if (
+        journal is not None
+    ):  # what lay in folders that are gone is made again, and does not wait until somebody misses it
+        service.places.missing(list(state.catalog.segments.known), lambda lost: None)
+    return service
 
 
 def _recovered(settings: Settings) -> tuple[QueueState, Journal | None]:

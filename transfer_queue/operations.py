@@ -65,8 +65,9 @@ class DropRows(msgspec.Struct, tag="drop_rows", array_like=True, frozen=True):
 
 
 class Read(msgspec.Struct, tag="read", array_like=True, frozen=True):
-    """The values of rows that nobody leased were fetched."""
+    """The values of rows that a task had taken without a lease were fetched for it."""
 
+    task: str
     indexes: list[int]
 
 

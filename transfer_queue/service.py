@@ -249,8 +249,8 @@ class Service:
             parts = [each[1] if each[2] is None else each[2] for each in found]
             inline = [found[i][1] for i in placed]
             self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
-        if self.ledger.holds.open:
-            self.recorder.do(None, op.Read(body.indexes))
+        if self.ledger.holds.open and body.task is not None:
+            self.recorder.do(None, op.Read(body.task, body.indexes))
             self.serving.serve()
 
     def _read_for(self, caller: Caller, columns: list[wire.Column], found: list[Found]) -> None:

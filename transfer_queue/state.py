@@ -150,7 +150,7 @@ class QueueState:
         return wire.Rolled(rolled.rows, rolled.gone_steps, rolled.gone_rows)
 
     def _read(self, operation: op.Read) -> wire.ReplyBody:
-        self.ledger.read(operation.indexes)
+        self.ledger.read(operation.task, operation.indexes)
         return DONE
 
     def _expire(self, operation: op.Expire) -> wire.ReplyBody | None:

@@ -84,11 +84,15 @@ class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
 
 
 class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
-    """`far`: the caller cannot read segments, so all values shall come inside the reply."""
+    """`far`: the caller cannot read segments, so all values shall come inside the reply.
+
+    `task` is the one that was given the rows: what it took without a lease is kept until it has read them.
+    """
 
     indexes: list[int]
     fields: list[str]
     far: bool = False
+    task: str | None = None
 
 
 class EndRead(msgspec.Struct, tag="end_read", array_like=True, frozen=True):

@@ -222,7 +222,7 @@ class QueueMachine(RuleBasedStateMachine):
         known = sorted(self.put_ids)
         indexes = [known[(pick + i) % len(known)] for i in range(count)]
         peer = self.peers[who % len(self.peers)]
-        peer.send(wire.GetData(list(dict.fromkeys(indexes)), ["x"]))
+        peer.send(wire.GetData(list(dict.fromkeys(indexes)), ["x"], task=TASKS[pick % 2]))
         self.node.service.settle()
         reply = peer.answer()
         if isinstance(reply, wire.Values) and reply.placed:

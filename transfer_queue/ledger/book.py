@@ -88,10 +88,10 @@ class Book:
         self.move(task, [(partition, rows)], before, FREE)
         return rows
 
-    def hold(self, parts: list[Part], now: float) -> None:
-        """Keep the values of rows that are consumed already until they are read; without `tasks=` they are anyway."""
+    def hold(self, task: str, parts: list[Part], now: float) -> None:
+        """Keep the values of rows that the task has consumed until it reads them; without `tasks=` they are anyway."""
         if self.shape.tasks:
-            self.holds.add(parts, now)
+            self.holds.add(task, parts, now)
 
     def consume(self, lease: Lease, version: int | None) -> None:
         """The rows of a lease are done with, at that version if the consumer said so."""
@@ -104,7 +104,7 @@ class Book:
         if reservation is not None:
             reservation.complete = True
             if reservation.want.lease_s is None:
-                self.hold(lease.parts, self.clock())
+                self.hold(lease.task, lease.parts, self.clock())
         self.done(lease.parts)
 
     def give_back(self, lease: Lease, how: str, *, lost: bool = False) -> None:
@@ -169,7 +169,9 @@ class Book:
                 rows = rows[partition.dropped.array[rows] != 0]
         for stand in partition.tasks.values():
             rows = rows[stand.state[rows] != LEASED]
-        return rows if partition.holds is None else rows[partition.holds.array[rows] == 0]
+            if stand.holds is not None:
+                rows = rows[stand.holds.array[rows] == 0]
+        return rows
 
     def _free(self, partition: Partition, rows: Rows) -> None:
         if len(rows):

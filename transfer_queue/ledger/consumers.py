@@ -62,7 +62,7 @@ class Consumers(Book):
             for partition, rows in self.steps.still_there(taken.indexes):
                 rows = rows[partition.task(want.task).state[rows] == CONSUMED]
                 self.move_back(want.task, partition, rows, CONSUMED)
-                if self.holds.read(partition, rows):
+                if self.holds.read(want.task, partition, rows):
                     self.done([(partition, rows)])
 
     def take_chosen(self, want: Want, partition: Partition, chosen: Sequence[int]) -> Taken | None:
@@ -82,7 +82,7 @@ class Consumers(Book):
         now = self.clock()
         if want.lease_s is None and want.dp is None:
             self.move(want.task, parts, FREE, CONSUMED, popped=popped)
-            self.hold(parts, now)
+            self.hold(want.task, parts, now)
             return Taken(indexes.tolist())
         lease = self.leases.open(want, parts, now, want.patience_s if want.lease_s is None else want.lease_s)
         self.move(want.task, parts, FREE, LEASED, popped=popped)
@@ -115,7 +115,7 @@ class Consumers(Book):
             self.move(lease.task, lease.parts, CONSUMED, LEASED)
             self.leases.reopen(lease)
             reservation.complete = False
-            self.read(reservation.rows.tolist())
+            self.read(lease.task, reservation.rows.tolist())
         self.reservations.withdraw(reservation, rank)
 
     def ack(self, lease_id: int, dp_rank: int | None = None, version: int | None = None) -> None:
@@ -149,8 +149,8 @@ class Consumers(Book):
         self.leases.extend(lease, self.clock() + seconds)
         return lease.deadline
 
-    def read(self, indexes: Sequence[int]) -> None:
-        """Note that the values of these rows were read: nobody has to keep them for a consumer without a lease."""
+    def read(self, task: str, indexes: Sequence[int]) -> None:
+        """Note that the task has read these rows: nobody has to keep them for a consumer of it without a lease."""
         if self.holds.open:
-            parts = self.steps.locate(indexes)
-            self.done([(partition, rows) for partition, rows in parts if self.holds.read(partition, rows)])
+            parts = self.steps.locate(list(dict.fromkeys(indexes)))
+            self.done([(partition, rows) for partition, rows in parts if self.holds.read(task, partition, rows)])

@@ -18,41 +18,47 @@ HOLD_S = 300.0
 
 @dataclass(slots=True)
 class Hold:
-    """The rows that one request was given, by serial, of which `unread` are unread; it ends at `deadline` anyway."""
+    """The rows that one request of a task was given, by serial, of which `unread` are unread.
 
+    It ends at `deadline` anyway.
+    """
+
+    task: str
     deadline: float
     parts: list[tuple[int, Rows]]
     unread: int
 
 
 class Holds:
-    """The holds in order of their deadlines. A row bears the number of its latest hold, or 0 where it has none."""
+    """The holds in order of their deadlines. For each task a row bears the number of its latest hold, or 0."""
 
     def __init__(self) -> None:
         self.open: dict[int, Hold] = {}
         self.next_id = 1
 
-    def add(self, parts: Sequence[Part], now: float) -> None:
-        """Keep these rows until they are read."""
-        hold = Hold(now + HOLD_S, [(partition.serial, rows) for partition, rows in parts], 0)
+    def add(self, task: str, parts: Sequence[Part], now: float) -> None:
+        """Keep these rows until the task has read them."""
+        hold = Hold(task, now + HOLD_S, [(partition.serial, rows) for partition, rows in parts], 0)
         for partition, rows in parts:
-            if partition.holds is None:
-                partition.holds = Cells(partition.size, np.int64)
-            self.read(partition, rows)
-            partition.holds.array[rows] = self.next_id
+            stand = partition.task(task)
+            if stand.holds is None:
+                stand.holds = Cells(partition.size, np.int64)
+            self.read(task, partition, rows)
+            stand.holds.array[rows] = self.next_id
             partition.held += len(rows)
             hold.unread += len(rows)
         self.open[self.next_id] = hold
         self.next_id += 1
 
-    def read(self, partition: Partition, rows: Rows) -> bool:
-        """These rows need not be kept any more; whether any of them was."""
-        if not partition.held or partition.holds is None:
+    def read(self, task: str, partition: Partition, rows: Rows) -> bool:
+        """These rows need not be kept for the task any more; whether any of them was."""
+        stand = partition.tasks.get(task)
+        if not partition.held or stand is None or stand.holds is None:
             return False
-        held = partition.holds.array[rows]
+        held = stand.holds.array[rows]
         kept = held != 0
         rows, held = rows[kept], held[kept]
-        partition.holds.array[rows] = 0
+        stand.holds.array[rows] = 0
         partition.held -= len(rows)
         for number in held.tolist():
             hold = self.open[number]
@@ -63,8 +69,9 @@ class Holds:
 
     def forget(self, partition: Partition) -> None:
         """The partition is cleared: nothing of it is kept."""
-        if partition.holds is not None:
-            self.read(partition, np.flatnonzero(partition.holds.array))
+        for task, stand in partition.tasks.items():
+            if stand.holds is not None:
+                self.read(task, partition, np.flatnonzero(stand.holds.array))
 
     def next_deadline(self) -> float | None:
         """When the next hold ends by itself, or None."""
@@ -78,6 +85,7 @@ class Holds:
 
     def rows_of(self, number: int, partition: Partition, rows: Rows) -> Rows:
         """Those of its rows that this hold still keeps there."""
-        assert partition.holds is not None
-        kept: Rows = rows[partition.holds.array[rows] == number]
+        holds = partition.task(self.open[number].task).holds
+        assert holds is not None
+        kept: Rows = rows[holds.array[rows] == number]
         return kept

@@ -175,7 +175,7 @@ class Ledger(Consumers):
                 partition = self.steps.by_serial.get(serial)
                 if partition is not None:
                     rows = self.holds.rows_of(number, partition, rows)
-                    self.holds.read(partition, rows)
+                    self.holds.read(hold.task, partition, rows)
                     self.done([(partition, rows)])
             self.holds.open.pop(number, None)
         return ended

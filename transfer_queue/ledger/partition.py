@@ -35,9 +35,8 @@ class Partition:
         self.version = 0
         self.tasks: dict[str, Stand] = {}
         self.stirred = stirred
-        self.holds: Cells | None = None
         self.held = 0
-        """Rows that are kept for a reader (`hold`)."""
+        """Rows that are kept for readers (`hold`), once for each task."""
         self.producers: dict[str, str] = {}
         """By field, the task under whose lease it was put."""
         self.reasons: list[str] = []
@@ -55,7 +54,7 @@ class Partition:
     def grow(self, rows: int) -> None:
         """Have cells for so many rows, in whole groups."""
         self.size = max(2 * self.size, -(-rows // self.group_size) * self.group_size)
-        for cells in (self.rows, self.holds, self.dropped, *self.fields.values()):
+        for cells in (self.rows, self.dropped, *self.fields.values()):
             if cells is not None:
                 cells.grow(self.size)
         for stand in self.tasks.values():

@@ -28,6 +28,8 @@ class Stand:
         self.dropped: Counter[str] = Counter()
         self.views: dict[tuple[tuple[str, ...], int], View] = {}
         self.fields_read: set[str] = set()
+        self.holds: Cells | None = None
+        """The number of the hold that keeps a row for this task, or 0 (`hold`); only if there was one."""
         self.versions: Cells | None = None
         """One more than the version that the ack of a consumed row bore, 0 where it bore none; only if one did."""
         self._spoiled = Cells(partition.size // partition.group_size)
@@ -70,8 +72,9 @@ class Stand:
         self._spoiled.grow(self.partition.size // self.partition.group_size)
         for view in self.views.values():
             view.grow()
-        if self.versions is not None:
-            self.versions.grow(self.partition.size)
+        for cells in (self.versions, self.holds):
+            if cells is not None:
+                cells.grow(self.partition.size)
 
     def move(self, rows: Rows, before: int, after: int, reason: str = "", popped: View | None = None) -> None:
         """Move rows, all in the state `before`, to another one; the view `popped` has let go of them already."""

@@ -25,22 +25,26 @@ from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.stand import Stand
 from transfer_queue.ledger.view import Rows
 
-FORMAT = 1
+FORMAT = 2
 
 
 class StandState(msgspec.Struct, frozen=True):
-    """Where one task stands with one partition: a state per row."""
+    """Where one task stands with one partition: a state per row.
+
+    `versions` and `holds` are a number per row, or empty where no row has one.
+    """
 
     states: bytes
     dropped: dict[str, int]
     fields_read: list[str]
     versions: bytes
+    holds: bytes
 
 
 class PartitionState(msgspec.Struct, frozen=True):
     """One partition: `rows` and `fields` are a byte per row, `filled` a number per group.
 
-    `dropped` and `holds` are a number per row, or empty where no row has one.
+    `dropped` is a number per row, or empty where no row has one.
     """
 
     step: int
@@ -55,7 +59,6 @@ class PartitionState(msgspec.Struct, frozen=True):
     producers: dict[str, str]
     reasons: list[str]
     dropped: bytes
-    holds: bytes
     past_version: int
 
 
@@ -75,9 +78,10 @@ class LeaseState(msgspec.Struct, frozen=True):
 
 
 class HoldState(msgspec.Struct, frozen=True):
-    """Rows kept for a reader for `left` seconds more."""
+    """Rows kept for a task that has not read them, for `left` seconds more."""
 
     id: int
+    task: str
     left: float
     parts: list[tuple[int, bytes]]
     unread: int
@@ -129,7 +133,13 @@ def export(book: Book) -> LedgerState:
         book.leases.next_id,
         list(book.leases.over.values()),
         [
-            HoldState(key, hold.deadline - now, [(serial, _packed(rows)) for serial, rows in hold.parts], hold.unread)
+            HoldState(
+                key,
+                hold.task,
+                hold.deadline - now,
+                [(serial, _packed(rows)) for serial, rows in hold.parts],
+                hold.unread,
+            )
             for key, hold in book.holds.open.items()
         ],
         book.holds.next_id,
@@ -168,14 +178,14 @@ def _partition(partition: Partition) -> PartitionState:
         dict(partition.producers),
         list(partition.reasons),
         _packed_cells(partition.dropped, used, "<i4"),
-        _packed_cells(partition.holds, used, "<i8"),
         partition.past_version,
     )
 
 
 def _stand(stand: Stand, used: int) -> StandState:
     versions = _packed_cells(stand.versions, used, "<i4")
-    return StandState(stand.state[:used].tobytes(), dict(stand.dropped), sorted(stand.fields_read), versions)
+    holds = _packed_cells(stand.holds, used, "<i8")
+    return StandState(stand.state[:used].tobytes(), dict(stand.dropped), sorted(stand.fields_read), versions, holds)
 
 
 def _lease(lease: Lease, now: float) -> LeaseState:
@@ -208,7 +218,7 @@ def restore_into(book: Book, state: LedgerState) -> None:
     leases.over.update({ended.id: ended for ended in state.ended})
     for hold in state.holds:
         parts = [(serial, _unpacked(rows)) for serial, rows in hold.parts]
-        holds.open[hold.id] = Hold(now + hold.left, parts, hold.unread)
+        holds.open[hold.id] = Hold(hold.task, now + hold.left, parts, hold.unread)
     holds.next_id = state.next_hold
     for reservation in state.reservations:
         live = leases.live.get(reservation.lease.id) or _restored_lease(book, reservation.lease, now)
@@ -242,8 +252,6 @@ def _restore_partition(partition: Partition, state: PartitionState) -> None:
     partition.produced = int(np.count_nonzero(partition.exists))
     for field, packed in state.fields.items():
         partition.fields[field] = _fill(Cells(partition.size), packed)
-    partition.holds = _restored_cells(partition, state.holds, np.int64, "<i8")
-    partition.held = 0 if partition.holds is None else int(np.count_nonzero(partition.holds.array))
     partition.dropped = _restored_cells(partition, state.dropped, np.int32, "<i4")
     partition.dropped_rows = 0 if partition.dropped is None else int(np.count_nonzero(partition.dropped.array))
     partition.reasons, partition.producers = list(state.reasons), dict(state.producers)
@@ -254,6 +262,8 @@ def _restore_partition(partition: Partition, state: PartitionState) -> None:
         stand.dropped.update(each.dropped)
         stand.fields_read.update(each.fields_read)
         stand.versions = _restored_cells(partition, each.versions, np.int32, "<i4")
+        stand.holds = _restored_cells(partition, each.holds, np.int64, "<i8")
+        partition.held += 0 if stand.holds is None else int(np.count_nonzero(stand.holds.array))
         stand.recount()
 
 

@@ -14,6 +14,10 @@ INLINE_BYTES = wire.JOINED_BYTES
 INLINE_COLUMN = 8 << 10
 """In larger puts, columns up to this size still do: samplers read them, and they are not worth a place of their own."""
 
+ROOT_ROW_BYTES, ROOT_BYTES = 16 << 10, 16 << 20
+"""Where there is a journal, new rows of up to so many bytes each, and so many together, travel inside the message too:
+the journal then holds the prompts, and what was made of them can be made again if its storage dies."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -60,6 +64,11 @@ class MemoryPlane:
 
     def close(self) -> None:
         """Nothing to do."""
+
+
+def are_roots_inside(rows: int, frames: Sequence[Any]) -> bool:
+    """Whether the values of these new rows are small enough for the journal."""
+    return sum(map(len, frames)) <= min(rows * ROOT_ROW_BYTES, ROOT_BYTES)
 
 
 def inline(sizes: Sequence[int]) -> list[bool]:

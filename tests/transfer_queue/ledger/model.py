@@ -44,7 +44,7 @@ class Model:
         self.now = 0.0
         self.rows: dict[int, Row] = {}
         self.held: list[Held] = []
-        self.holds: list[tuple[float, set[int]]] = []
+        self.holds: list[tuple[float, str, set[int]]] = []
         self.read: dict[tuple[str, int], set[str]] = {}
         self.producers: dict[tuple[int, str], str] = {}
         self.groups: dict[Key, Held] = {}
@@ -98,15 +98,16 @@ class Model:
                 held.written.append((index, name))
                 self.producers[self.rows[index].serial, name] = held.task
 
-    def hold(self, rows: list[int]) -> None:
+    def hold(self, task: str, rows: list[int]) -> None:
         if self.tasks:
-            self.see(rows)
-            self.holds.append((self.now + HOLD_S, set(rows)))
+            self.see(task, rows)
+            self.holds.append((self.now + HOLD_S, task, set(rows)))
 
-    def see(self, rows: list[int]) -> None:
-        for _, unread in self.holds:
-            unread.difference_update(rows)
-        self.holds = [(deadline, unread) for deadline, unread in self.holds if unread]
+    def see(self, task: str | None, rows: list[int]) -> None:
+        for _, holder, unread in self.holds:
+            if task in (None, holder):
+                unread.difference_update(rows)
+        self.holds = [hold for hold in self.holds if hold[2]]
 
     def consume(self, held: Held) -> None:
         if held.key is not None:
@@ -117,7 +118,7 @@ class Model:
             self.rows[index].versions[held.task] = max(borne)
         self.held.remove(held)
         if held.key is not None and not held.asks_ack:
-            self.hold(held.rows)
+            self.hold(held.task, held.rows)
 
     def vote(self, held: Held, rank: int, version: int | None = None) -> None:
         held.votes.setdefault(rank, version)
@@ -241,7 +242,7 @@ class Model:
         steps: set[int] = set()
         if not self.tasks:
             return freed, steps
-        kept = {index for held in self.held for index in held.rows} | {i for _, unread in self.holds for i in unread}
+        kept = {index for held in self.held for index in held.rows} | {i for _, _, unread in self.holds for i in unread}
         for step in self.steps():
             there = {index: row for index, row in self.rows.items() if row.step == step}
             through = {
@@ -274,6 +275,6 @@ class Model:
         for key in [key for key, held in self.groups.items() if set(rows) & set(held.rows)]:
             del self.groups[key]
             self.complete.discard(key)
-        self.see(list(rows))
+        self.see(None, list(rows))
         for index in rows:
             del self.rows[index]

@@ -115,7 +115,7 @@ def test_rows_consumed_without_a_lease_are_freed_when_they_are_read() -> None:
     ledger.put_rows(4, ["x"], 0)
     taken = ledger.take(want("a", 3))
     assert taken
-    ledger.read(taken.indexes[:1])
+    ledger.read("a", taken.indexes[:1])
     assert ledger.effects == [Freed(0, None, (0,))]
     clock.now += 301
     ledger.expire()
@@ -129,7 +129,7 @@ def test_the_rows_of_a_dp_group_are_kept_until_each_rank_has_read_its_own() -> N
     slices = [ledger.take(want("a", 1, step=0, dp=rank(r))) for r in (0, 1)]
     for taken in slices:
         assert taken
-        ledger.read(taken.indexes)
+        ledger.read("a", taken.indexes)
 
     assert ledger.effects == [Freed(0, None, (0,)), Freed(0, None, (1,))]
 

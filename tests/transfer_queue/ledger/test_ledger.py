@@ -278,13 +278,28 @@ def test_a_half_full_partition_does_not_clear_itself() -> None:
     assert 0 in ledger.steps.alive
 
 
+def test_rows_that_one_task_has_read_stay_for_another_that_took_them_too() -> None:
+    ledger, _ = ledger_of(prompts=2, samples=1, tasks=("a", "b"))
+    ledger.put_rows(2, ["x"], 0)
+    for task in ("a", "b"):
+        assert ledger.take(want(task, 2))
+    ledger.read("b", [0, 1])
+    ledger.read("c", [0, 1])
+    assert not ledger.effects
+    ledger.read("a", [0, 0])
+    assert [freed.rows for freed in ledger.effects] == [(0,)]
+    ledger.read("a", [1])
+
+    assert not ledger.steps.alive
+
+
 def test_rows_consumed_without_a_lease_stay_until_they_are_read() -> None:
     ledger, clock = ledger_of(prompts=2, samples=1, tasks=("a",))
     ledger.put_rows(2, ["x"], 0)
     taken = ledger.take(want("a", 2))
     assert taken
     assert 0 in ledger.steps.alive
-    ledger.read(taken.indexes)
+    ledger.read("a", taken.indexes)
     assert not ledger.steps.alive
     ledger.put_rows(2, ["x"], 1)
     ledger.take(want("a", 2))

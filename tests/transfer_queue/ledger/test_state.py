@@ -71,7 +71,7 @@ def test_unread_rows_and_cleared_steps_are_remembered() -> None:
     assert taken
     ledger, clock = restarted(ledger, clock)
     assert 0 in ledger.steps.alive
-    ledger.read(taken.indexes)
+    ledger.read("a", taken.indexes)
     assert not ledger.steps.alive
     with pytest.raises(StepClearedError):
         ledger.take(want("a", step=7))

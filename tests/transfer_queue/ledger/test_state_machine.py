@@ -129,7 +129,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.model.note_read(task, expected, fields)
         if lease is None:
             self.model.set_state(task, expected, "consumed")
-            self.model.hold(expected)
+            self.model.hold(task, expected)
         else:
             self.model.set_state(task, expected, "leased")
             held = Held(task, expected, fields, self.clock.now + lease)
@@ -303,13 +303,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.check_effects()
 
     @precondition(lambda self: self.model.rows)
-    @rule(pick=PICK, size=st.integers(1, 6))
-    def read(self, pick: int, size: int) -> None:
+    @rule(task=TASKS, pick=PICK, size=st.integers(1, 6))
+    def read(self, task: str, pick: int, size: int) -> None:
         there = [index for index, row in self.model.rows.items() if not row.freed]
         chosen = list(dict.fromkeys(there[(pick + i) % len(there)] for i in range(size))) if there else []
         if chosen:
-            self.ledger.read(chosen)
-            self.model.see(chosen)
+            self.ledger.read(task, chosen)
+            self.model.see(task, chosen)
             self.check_effects()
 
     @rule(seconds=st.sampled_from([1, 2, 5, 12, 200]))

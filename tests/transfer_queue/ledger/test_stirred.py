@@ -155,7 +155,8 @@ class StirredMachine(RuleBasedStateMachine):
     def read(self, data: st.DataObject) -> None:
         if self.rows:
             chosen = data.draw(st.lists(st.sampled_from(self.rows), unique=True, min_size=1, max_size=4))
-            self.both.tell(lambda ledger: ledger.read(chosen))
+            task = data.draw(TASKS)
+            self.both.tell(lambda ledger: ledger.read(task, chosen))
 
     @rule(step=st.integers(0, 2))
     def clear(self, step: int) -> None:
