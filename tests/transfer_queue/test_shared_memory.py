@@ -180,7 +180,7 @@ def test_values_that_are_gone_are_told_of_and_made_anew(start: Start, connect: C
     assert client.get_meta(["x"], 1, task_name="rollout", lease_s=60).global_indexes == lease.global_indexes
 
 
-def put_over(client: TransferQueueClient, value: int) -> None:
+def put_twice_over(client: TransferQueueClient, value: int) -> None:
     """Put until the room of earlier values was used again, if it may be."""
     for _ in range(3):
         meta = client.put({"x": np.full((1, 900_000), value, np.uint8)}, global_step=1)
@@ -216,7 +216,7 @@ def test_mapped_values_are_not_written_over(
         os.wait()
     producer.stats()
     producer.clear(0)
-    put_over(producer, 2)
+    put_twice_over(producer, 2)
     assert int(mapped.max()) == 1
     del mapped
     gc.collect()
