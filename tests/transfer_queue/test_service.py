@@ -361,3 +361,13 @@ def test_who_waits_for_bytes_or_a_step_holds_nobody_up_who_completes_an_older_st
     late = Peer(node, 6)
     late.ask(*put_of(1, value=bytes(250), step=0))
     assert (waiting.answer(), late.answer()) == (None, None)
+
+
+def test_nobody_waits_for_more_fields_than_a_queue_can_have(node: Node, peer: Peer) -> None:
+    """Each costs a look at every row whenever somebody asks why the request waits."""
+    put(peer)
+    answer = peer.ask(want_of(1, fields=[f"f{number}" for number in range(1025)]))
+    assert (answer.name, "1025 fields" in answer.message) == ("FieldError", True)
+    peer.send(want_of(1, fields=[f"f{number}" for number in range(1024)]))
+
+    assert [reason.rows for reason in peer.ask(wire.Why("train")).explanation.reasons] == [1, 3]

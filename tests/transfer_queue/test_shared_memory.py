@@ -1,5 +1,6 @@
 """Large values between clients of one machine: no room is lost, whatever becomes of a call."""
 
+import asyncio
 import gc
 import os
 import sys
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +83,62 @@ def test_what_was_made_of_a_mapped_array_keeps_its_bytes(
     put_over(producer)
 
     assert part.sum() == 99_999
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_a_mapping_stays_whatever_becomes_of_other_calls(start: Start, connect: Connect, loops: int) -> None:
+    controller = start(num_global_batch=2)
+    consumer, producer = connect(controller), connect(controller, "producer")
+    meta = producer.put({"x": LARGE}, global_step=0)
+
+    async def get() -> Any:
+        return await consumer.async_get_data(meta, zero_copy=True, plain=True)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consumer.async_get_meta(["nothing"], 1, task_name="a"), 0.1)
+
+    async def both() -> Any:
+        mapped = await get()
+        await give_up()
+        return mapped
+
+    if loops == 1:
+        mapped = asyncio.run(both())
+    else:
+        mapped = asyncio.run(get())
+        asyncio.run(give_up())
+    consumer.clear(0)
+    consumer.close()
+    producer.stats()
+    for step in range(1, 1500):
+        producer.put({"x": LARGE * 2}, global_step=step)
+        producer.clear(step)
+
+    assert mapped["x"].sum() == 100_000
+    mapped.clear()
+    gc.collect()
+    producer.stats()
+    assert consumer._mapped.of_parent() == []
+
+
+def test_a_read_that_nobody_waits_for_any_more_ends(start: Start, connect: Connect) -> None:
+    client = connect(start())
+    meta = client.put({"x": LARGE}, global_step=0)
+
+    async def give_up() -> None:
+        reading = asyncio.ensure_future(client.async_get_data(meta, zero_copy=True))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        while not client._mapped._idle:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(give_up())
+    client.clear(0)
+
+    assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
 
 
 def test_a_child_that_lets_go_of_a_mapping_lets_go_of_its_own(start: Start, connect: Connect) -> None:
