@@ -117,6 +117,8 @@ class Service:
             if answer is not None:
                 self._replies.reply(caller, answer)
                 return
+            if self.serving.waits_already(caller):
+                return
             self._handlers[type(request.body)](caller, request.body, parts[1:])
         except Exception as error:  # noqa: BLE001 - it becomes the answer of whoever asked
             self._replies.fail(caller, error)

@@ -17,7 +17,7 @@ from transfer_queue.replies import Replies
 from transfer_queue.room import Room, check_not_cleared
 from transfer_queue.samplers.registry import SamplerRegistry
 from transfer_queue.traffic import Traffic
-from transfer_queue.waiting import Consumer, Deadlines, Line, Producer, Recycler, Waiter
+from transfer_queue.waiting import Caller, Consumer, Deadlines, Line, Producer, Recycler, Waiter
 
 Post = Callable[[Callable[[], None]], None]
 """Runs a function in the server's loop; may be called from any thread."""
@@ -34,15 +34,33 @@ class Serving:
         self.line, self.deadlines = Line(), Deadlines()
         self._replies = replies
         self._ledger, self._catalog = recorder.state.ledger, recorder.state.catalog
+        self._waiting: dict[int, Waiter] = {}
+        self._clean_at = 64
         self.custom = CustomSamplers(self, timeout_s)
         self.answers = Answers(recorder, registry, self.line, room, self.custom, traffic)
+
+    def waits_already(self, caller: Caller) -> bool:
+        """Whether this very request waits since it came before; its answer goes to where it came from last."""
+        waiter = self._waiting.get(caller.session)
+        if waiter is None or waiter.over or waiter.caller.sequence != caller.sequence:
+            return False
+        waiter.caller = caller
+        return True
+
+    def _wait(self, waiter: Waiter) -> None:
+        self.deadlines.add(waiter)
+        if waiter.caller.session:
+            self._waiting[waiter.caller.session] = waiter
+            if len(self._waiting) >= self._clean_at:
+                self._waiting = {session: each for session, each in self._waiting.items() if not each.over}
+                self._clean_at = 2 * len(self._waiting) + 64
 
     def add_consumer(self, consumer: Consumer) -> None:
         """Serve a `get_meta` now, or let it wait."""
         self.line.add(consumer)
         self._try_consumer(consumer, behind=False)
         if not consumer.over:
-            self.deadlines.add(consumer)
+            self._wait(consumer)
         self.serve()
 
     def add_producer(self, producer: Producer) -> None:
@@ -52,13 +70,13 @@ class Serving:
             self.serve()
         elif not producer.over:
             self.room.wait(producer, self._ledger)
-            self.deadlines.add(producer)
+            self._wait(producer)
 
     def add_recycler(self, waiter: Recycler) -> None:
         """Tell a producer which of its bytes are free, now or when some are."""
         if not self._try_recycler(waiter, at_least=0 if waiter.deadline == waiter.since else 1):
             self.room.recyclers.append(waiter)
-            self.deadlines.add(waiter)
+            self._wait(waiter)
 
     def end_late(self, now: float) -> None:
         """End the waits whose deadline has passed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from transfer_queue import wire
+from transfer_queue.errors import ProtocolError
 
 REMEMBERED = 16384
 """Sessions whose last answer is kept; a session that was silent while so many others spoke is forgotten."""
@@ -17,9 +18,13 @@ class Sessions:
         self.answers: OrderedDict[int, tuple[int, wire.ReplyBody]] = OrderedDict()
 
     def answer(self, session: int, sequence: int) -> wire.ReplyBody | None:
-        """What this very request was answered before, or None."""
+        """What this very request was answered before, or None; `ProtocolError` if a later one was answered already."""
         known = self.answers.get(session)
-        return known[1] if known is not None and known[0] == sequence else None
+        if known is None or known[0] < sequence:
+            return None
+        if known[0] > sequence:
+            raise ProtocolError(f"request {sequence} of a session came behind request {known[0]}: it was given up")
+        return known[1]
 
     def note(self, session: int, sequence: int, answer: wire.ReplyBody) -> None:
         """This request was carried out."""

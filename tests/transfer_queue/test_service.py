@@ -281,6 +281,41 @@ def test_a_put_that_fails_when_its_turn_comes_does_not_stop_the_others(node: Nod
     assert other.answer().group_ids == ["b"]
 
 
+def test_a_request_that_comes_again_while_it_waits_is_carried_out_once(node: Node, peer: Peer) -> None:
+    """A client at the other end of a broken network is back before the controller knows that it was away."""
+    for step in (0, 1):
+        put(peer, step=step)
+    putting, taking, recycling = Peer(node, 10), Peer(node, 11), Peer(node, 12)
+    segment, _, file = attached(node, recycling)
+    recycling.send(wire.Recycle([segment], 50.0))
+    put(putting, step=2)
+    taking.ask(want_of(1, step=2))
+    links = [each.link for each in (putting, taking, recycling)]
+    for each in (putting, taking, recycling):
+        each.again()
+    node.service.gone(links[0])
+    node.service.settle()
+    peer.ask(wire.Clear(1))
+    assert [len(link.replies) for link in links[:2]] == [0, 0]
+    assert putting.answer().steps == [2]
+    assert taking.answer().indexes == putting.answer().indexes
+    assert (node.state.ledger.rows_put, len(node.service.serving.room.recyclers)) == (3, 1)
+    os.close(file)
+
+
+def test_a_request_that_comes_behind_a_later_one_is_refused(node: Node, peer: Peer) -> None:
+    put(peer)
+    first = peer.last
+    put(peer)
+    assert first is not None
+    late = node.link()
+    node.hear(late, *first)
+    node.service.settle()
+
+    assert "came behind request 2" in late.replies[0][0].body.message  # type: ignore[union-attr]
+    assert node.state.ledger.rows_put == 2
+
+
 def test_a_record_that_cannot_be_what_happened_is_not_passed_over(node: Node, peer: Peer) -> None:
     put(peer)
     node.service.recorder._journal(None, Take(Want("train", ("x",), 3, None, False, None, "me", None, 60.0)), ())
