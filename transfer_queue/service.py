@@ -241,7 +241,11 @@ class Service:
         found: list[Found] = []
         left = LONGEST_MESSAGE
         for field in body.fields:
-            found.append(self.catalog.read(field, body.indexes, left))
+            try:
+                found.append(self.catalog.read(field, body.indexes, left))
+            except FieldError:
+                self.ledger.check_not_lost(body.indexes, field)
+                raise
             here, places = found[-1][1:]
             left -= size_of(places) if body.far and places is not None else len(here)
         check_answer(0, left)

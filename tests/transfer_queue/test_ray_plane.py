@@ -194,6 +194,8 @@ def test_the_controller_hears_of_a_death_that_nobody_ran_into(ray_cluster: Any, 
     kill(where(client)[1])
 
     assert len(client.get_meta(["prompt"], 8, 0, "rollout", timeout_s=20)) == 8
+    with pytest.raises(FieldLostError, match="'response' of 8 of these rows"):
+        client.get_data(rollout, ["response"])
 
 
 def test_storage_that_does_not_answer_is_an_error_in_time(ray_cluster: Any, info: Info) -> None:

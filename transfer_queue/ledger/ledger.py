@@ -11,7 +11,7 @@ from transfer_queue.errors import FieldError, LeaseError
 from transfer_queue.ledger.book import Freed
 from transfer_queue.ledger.consumers import Consumers
 from transfer_queue.ledger.lease import Lease, Part
-from transfer_queue.ledger.loss import lose
+from transfer_queue.ledger.loss import check_not_lost, lose
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.placing import room_for_one, shares
 from transfer_queue.ledger.rollback import Rolled, rollback
@@ -152,6 +152,10 @@ class Ledger(Consumers):
         put is dropped for every task, with reason "lost".
         """
         lose(self, indexes, fields)
+
+    def check_not_lost(self, indexes: Sequence[int], field: str) -> None:
+        """`FieldLostError` if the field of one of these rows was lost and is not made anew yet."""
+        check_not_lost(self, indexes, field)
 
     def rollback(self, version: int) -> Rolled:
         """Undo every ack (and vote) that bore a later version: the rows are free again for the task."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer_queue.errors import FieldLostError
 from transfer_queue.ledger.book import Book
 from transfer_queue.ledger.lease import Lease
 from transfer_queue.ledger.partition import LOST, ROOT, THERE, Partition
@@ -21,6 +22,17 @@ def lose(book: Book, indexes: Sequence[int], fields: Iterable[str]) -> None:
     names = list(dict.fromkeys(fields))
     for partition, rows in book.steps.still_there(indexes):
         _lose_in(book, partition, rows, names)
+
+
+def check_not_lost(book: Book, indexes: Sequence[int], field: str) -> None:
+    """Carry out `Ledger.check_not_lost`."""
+    for partition, rows in book.steps.locate(indexes):
+        lost = rows[partition.marked(field, LOST)[rows]]
+        if len(lost):
+            raise FieldLostError(
+                f"field {field!r} of {len(lost)} of these rows of step {partition.step} was lost with its storage: "
+                "the task that made it makes it again"
+            )
 
 
 def _lose_in(book: Book, partition: Partition, rows: Rows, fields: list[str]) -> None:

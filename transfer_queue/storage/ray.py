@@ -12,7 +12,7 @@ import ray
 from numpy.typing import NDArray
 
 from transfer_queue import wire
-from transfer_queue.errors import FieldLostError
+from transfer_queue.errors import FieldLostError, StorageTimeoutError, TransferQueueError
 from transfer_queue.exchange import Ask, Steps, Work
 from transfer_queue.storage.base import MemoryPlane, Plane, Stored, inline
 from transfer_queue.storage.place import CONTROLLER
@@ -21,7 +21,7 @@ from transfer_queue.storage.sending import Sender
 
 READS = 4
 """Reads of one client under way at once."""
-GRACE_S = 5.0
+GRACE_S, PUT_GRACE_S = 5.0, 0.5
 """How much longer than its thread a call waits: the thread's own error says more."""
 
 
@@ -56,9 +56,13 @@ class RayPlane:
         large = [np.frombuffer(frame, np.uint8) for frame, stays in zip(frames, here, strict=True) if not stays]
         put = self._sender.put(large, timeout_s)
         try:
-            found: list[wire.Extent] = yield Work(put, timeout_s + GRACE_S)
-        except BaseException:  # cancelled, say: what was sent is not wanted any more
+            found: list[wire.Extent] = yield Work(put, timeout_s + PUT_GRACE_S)
+        except BaseException as error:  # cancelled, or late: what was sent is not wanted any more
+            put.cancel()
             put.add_done_callback(lambda done: self._take_back(done, large))
+            if isinstance(error, TimeoutError) and not isinstance(error, TransferQueueError):
+                text = f"put waited {timeout_s:g} s behind others for the storage actor of this node"
+                raise StorageTimeoutError(text) from None
             raise
         placed = iter(found)
         extents = [wire.INLINE if stays else next(placed) for stays in here]

@@ -127,3 +127,19 @@ def test_rows_that_are_gone_are_passed_over() -> None:
     ledger.lose(gone + kept, ["x"])
 
     assert ledger.effects == [Freed(1)]
+
+
+def test_a_lost_field_is_told_from_one_that_was_never_put_until_it_is_put_again() -> None:
+    ledger, _ = ledger_of(prompts=2, samples=1)
+    ledger.put_rows(2, ["prompt"], 0)
+    rows = produced(ledger)
+    ledger.lose(rows[:1], ["x"])
+    ledger.check_not_lost(rows[1:], "x")
+    ledger.check_not_lost(rows, "y")
+    with pytest.raises(FieldLostError, match="field 'x' of 1 of these rows of step 0"):
+        ledger.check_not_lost(rows, "x")
+    taken = ledger.take(want("rollout", 1, fields=("prompt",), lease_s=10.0, step=0))
+    assert taken
+    ledger.put_fields(taken.indexes, ["x"], taken.lease_id)
+
+    ledger.check_not_lost(rows, "x")
