@@ -15,6 +15,7 @@ from transfer_queue import wire
 from transfer_queue.connection import AsyncConnection, Connection
 from transfer_queue.errors import ConfigurationError, ProtocolError, rebuild
 from transfer_queue.exchange import Answer, Ask, ResultT, Steps, Work
+from transfer_queue.mapped_reads import MappedReads
 
 
 class Carrier:
@@ -27,6 +28,7 @@ class Carrier:
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._idle_async: dict[asyncio.AbstractEventLoop, list[AsyncConnection]] = {}
+        self._mapped = MappedReads(self._info)
         self._of_parent: list[Any] = []
         self._ended: deque[wire.Body] = deque()
         self._pid = os.getpid()
@@ -51,6 +53,7 @@ class Carrier:
         """Close the connections; may be called twice."""
         with self._lock:
             self._closed = True
+            self._mapped.close()
             _close_all(self._idle)
             for connections in self._idle_async.values():
                 _close_all(connections)
@@ -58,6 +61,7 @@ class Carrier:
 
     def carry_out(self, steps: Steps[ResultT]) -> ResultT:
         """Ask what the steps ask, one after the other; their result."""
+        self._notice_fork()
         try:
             ask = next(steps)
             while True:
@@ -73,6 +77,7 @@ class Carrier:
 
     async def carry_out_async(self, steps: Steps[ResultT]) -> ResultT:
         """The same on asyncio."""
+        self._notice_fork()
         try:
             ask = next(steps)
             while True:
@@ -89,6 +94,8 @@ class Carrier:
     def _exchange(self, ask: Ask) -> Answer:
         if ask.expected is None:
             self._tell(ask.body)
+        if ask.maps:
+            return self._exchange_apart(ask)
         connection = self._take()
         try:
             while connection.connected and (message := self._untold()) is not None:
@@ -103,7 +110,28 @@ class Carrier:
         self._give_back(connection)
         return _checked(ask, reply), frames
 
+    def _exchange_apart(self, ask: Ask) -> Answer:
+        with self._lock:
+            self._refuse_if_closed()
+        reply, frames = self._mapped.ask(self.client_id, ask)
+        return _checked(ask, reply), frames
+
+    async def _apart_async(self, ask: Ask) -> Answer:
+        """The connection must not be of an event loop, which may end before what is mapped is let go."""
+        asking = asyncio.get_running_loop().run_in_executor(None, self._exchange_apart, ask)
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            asking.add_done_callback(self._nobody_reads)
+            raise
+
+    def _nobody_reads(self, asked: asyncio.Future[Answer]) -> None:
+        if not asked.cancelled() and asked.exception() is None:
+            self._tell(wire.EndRead(asked.result()[0].read))
+
     async def _exchange_async(self, ask: Ask) -> Answer:
+        if ask.maps:
+            return await self._apart_async(ask)
         if ask.expected is None:
             self._tell(ask.body)
             return None, []
@@ -128,6 +156,7 @@ class Carrier:
         A connection that is only about to be made takes none: the controller may not know yet by another one's end.
         """
         self._ended.append(message)
+        self._mapped.end(message)
 
     def _untold(self) -> wire.Body | None:
         try:
@@ -149,7 +178,7 @@ class Carrier:
         with self._lock:
             self._refuse_if_closed()
             for other in [each for each in self._idle_async if each.is_closed()]:
-                del self._idle_async[other]
+                _close_all(self._idle_async.pop(other))
             if self._idle_async.get(loop):
                 return self._idle_async[loop].pop()
         return AsyncConnection(self._info)
@@ -161,7 +190,8 @@ class Carrier:
 
     def _begin_anew(self) -> None:
         self._pid, self._lock = os.getpid(), threading.Lock()
-        self._of_parent = [*self._idle, self._idle_async]
+        self._of_parent = [*self._idle, self._idle_async, *self._mapped.of_parent()]
+        self._mapped = MappedReads(self._info)
         self._idle.clear()
         self._idle_async = {}
         self._ended.clear()

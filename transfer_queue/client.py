@@ -160,7 +160,8 @@ class TransferQueueClient(Carrier):
         """
         names = list(meta.fields if fields is None else fields)
         body = wire.GetData(meta.global_indexes, names, self._plane.far, meta.task_name)
-        values, frames = yield self._ask(wire.Values, body, "get_data")
+        maps = zero_copy and self._info.get("storage") == "shm" and not self._plane.far
+        values, frames = yield Ask(wire.Values, body, (), self._call_timeout_s, lambda: "get_data waited", maps)
         loaded = yield from self._plane.load(values, len(meta), frames, zero_copy)
         return decode_fields(len(meta), values.columns, loaded, plain=plain)
 

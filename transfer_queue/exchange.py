@@ -18,7 +18,7 @@ GRACE_S = 5.0
 class Ask:
     """One request: its body and frames, the reply that is expected, how long it may take, and what it waits for.
 
-    Where no reply is `expected`, the message is sent and that is all.
+    Where no reply is `expected`, the message is sent and that is all. `maps`: what is read stays mapped after the call.
     """
 
     expected: type[wire.ReplyBody] | None
@@ -26,6 +26,7 @@ class Ask:
     frames: Sequence[Any]
     timeout_s: float
     waits: Callable[[], str]
+    maps: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,6 +219,8 @@ class Service:
 
     def _get_meta(self, caller: Caller, body: wire.GetMeta, _: Sequence[wire.Frame]) -> None:
         check_name("task", body.task, self.ledger.last_wants, MOST_TASKS)
+        if len(body.fields) > MOST_FIELDS:
+            raise FieldError(f"get_meta names {len(body.fields)} fields: a queue has room for {MOST_FIELDS}")
         choice = self.registry.choose(body.task, caller.client, body.params, body.get_n_samples)
         dp = choice.dp
         if choice.default_dp is not None:

@@ -2,10 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from tests.transfer_queue.ray_actors import kill, made
+from tests.transfer_queue.test_listen import as_from_afar
 from tests.transfer_queue.test_process import gone
 from transfer_queue import (
     BaseSampler,
@@ -81,3 +85,26 @@ def test_wrong_arguments_raise_before_any_actor_is_made() -> None:
         TransferQueueController.remote(global_batch_size=2, num_n_samples=4, sampler=lambda: GRPOSampler(3))
     with pytest.raises(ConfigurationError, match="did you mean 'global_batch_size'"):
         TransferQueueController.remote(global_batch_size=2, globl_batch_size=3)
+
+
+def test_a_killed_actor_with_a_journal_comes_back_to_its_sockets_and_arenas(
+    ray_cluster: Any, remote: Begin, tmp_path: Path
+) -> None:
+    controller = remote(global_batch_size=8, journal_dir=str(tmp_path), listen="tcp://127.0.0.1:0")
+    info = ray_cluster.get(controller.get_info.remote())
+    values = made(8, 64 << 10)
+    with TransferQueueClient("me", info) as client:
+        client.put({"p": ["p"] * 8}, global_step=0)
+        rollout = client.get_meta(["p"], 8, 0, "rollout", lease_s=60)
+        client.put({"x": values}, rollout)
+        kill(info["pid"])
+        client.ack(rollout)
+        meta = client.get_meta(["x"], 8, 0, "train")
+        with TransferQueueClient("afar", as_from_afar(info)) as afar:
+            for each in (client, afar):
+                assert (np.asarray(each.get_data(meta)["x"]) == values).all()
+        again = ray_cluster.get(controller.get_info.remote())
+
+    assert Path(info["folder"]).is_dir()
+    assert {**again, "pid": 0} == {**info, "pid": 0}
+    assert again["pid"] != info["pid"]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.transfer_queue.ray_actors import kill, made, storage, until, where
+from tests.transfer_queue.test_client import in_background
 from tests.transfer_queue.test_listen import as_from_afar
 from transfer_queue import (
     BackPressureError,
@@ -203,11 +204,30 @@ def test_storage_that_does_not_answer_is_an_error_in_time(ray_cluster: Any, info
         try:
             with pytest.raises(StorageTimeoutError, match="get_data"):
                 client.get_data(meta)
+            patient = in_background(lambda: client.put({"x": LARGE[:1]}, global_step=1, timeout_s=60))
             with pytest.raises(StorageTimeoutError, match="put"):
                 client.put({"x": LARGE}, global_step=1, timeout_s=1)
         finally:
             os.kill(pid, signal.SIGCONT)
         assert (np.asarray(client.get_data(meta)["x"]) == LARGE).all()
+        assert (np.asarray(client.get_data(patient())["x"]) == LARGE[:1]).all()
+        until(lambda: held(ray_cluster, client) == (2, 9 * ROW))  # what came too late is not kept
+
+
+def test_a_put_that_is_cancelled_leaves_nothing_behind(ray_cluster: Any, info: Info) -> None:
+    async def cancel() -> None:
+        async with TransferQueueClient("async", info) as client:
+            await client.async_put({"x": LARGE}, global_step=0)
+            put = asyncio.create_task(client.async_put({"x": LARGE}, global_step=0))
+            await asyncio.sleep(0)
+            put.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await put
+
+    asyncio.run(cancel())
+    with TransferQueueClient("me", info) as client:
+        until(lambda: held(ray_cluster, client) == (1, 8 * ROW))
+        assert client.stats().rows_put_total == 8
 
 
 def test_who_is_not_in_the_cluster_is_served_over_tcp(info: Info, client: TransferQueueClient) -> None:

@@ -1,6 +1,7 @@
 """What the service does between the journal's write and the replies, and when one of the two fails."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -324,7 +325,10 @@ def test_a_record_that_cannot_be_what_happened_is_not_passed_over(node: Node, pe
         node.restart()
 
 
-def test_an_answer_that_no_message_can_hold_harms_nobody_else(node: Node, peer: Peer) -> None:
+def test_an_answer_that_no_message_can_hold_harms_nobody_else(
+    node: Node, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "transfer_queue.replies")  # pytest's report could not hold it either
     put(peer, 2)
     hurt, other = Peer(node, 2), Peer(node, 3)
     node.service._replies.fail(Caller(hurt.link, 1, "hurt"), ValueError("no character: \udc80"))
@@ -392,3 +396,13 @@ def test_who_waits_for_bytes_or_a_step_holds_nobody_up_who_completes_an_older_st
     late = Peer(node, 6)
     late.ask(*put_of(1, value=bytes(250), step=0))
     assert (waiting.answer(), late.answer()) == (None, None)
+
+
+def test_nobody_waits_for_more_fields_than_a_queue_can_have(node: Node, peer: Peer) -> None:
+    """Each costs a look at every row whenever somebody asks why the request waits."""
+    put(peer)
+    answer = peer.ask(want_of(1, fields=[f"f{number}" for number in range(1025)]))
+    assert (answer.name, "1025 fields" in answer.message) == ("FieldError", True)
+    peer.send(want_of(1, fields=[f"f{number}" for number in range(1024)]))
+
+    assert [reason.rows for reason in peer.ask(wire.Why("train")).explanation.reasons] == [1, 3]

@@ -1,10 +1,14 @@
 """Large values between clients of one machine: no room is lost, whatever becomes of a call."""
 
+import asyncio
 import gc
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,6 +59,130 @@ def test_the_end_of_a_read_is_not_told_to_a_connection_that_is_not_there(start: 
     client.clear(0)
 
     assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
+
+
+def put_over(client: TransferQueueClient) -> None:
+    """Put twos wherever there is room, until all that may be written again was."""
+    for step in range(1, 1500):
+        client.put({"x": LARGE * 2}, global_step=step)
+        client.clear(step)
+
+
+def test_what_was_made_of_a_mapped_array_keeps_its_bytes(
+    start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transfer_queue.columns._has_torch", lambda: False)
+    controller = start(num_global_batch=2)
+    consumer, producer = connect(controller), connect(controller, "producer")
+    mapped = consumer.get_data(producer.put({"x": LARGE}, global_step=0), zero_copy=True)["x"]
+    part = mapped[0, 1:]
+    assert (mapped.flags.writeable, part.flags.owndata) == (False, False)
+    del mapped
+    gc.collect()
+    consumer.clear(0)
+    put_over(producer)
+
+    assert part.sum() == 99_999
+
+
+@pytest.mark.parametrize("loops", [1, 2])
+def test_a_mapping_stays_whatever_becomes_of_other_calls(start: Start, connect: Connect, loops: int) -> None:
+    controller = start(num_global_batch=2)
+    consumer, producer = connect(controller), connect(controller, "producer")
+    meta = producer.put({"x": LARGE}, global_step=0)
+
+    async def get() -> Any:
+        return await consumer.async_get_data(meta, zero_copy=True, plain=True)
+
+    async def give_up() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(consumer.async_get_meta(["nothing"], 1, task_name="a"), 0.1)
+
+    async def both() -> Any:
+        mapped = await get()
+        await give_up()
+        return mapped
+
+    if loops == 1:
+        mapped = asyncio.run(both())
+    else:
+        mapped = asyncio.run(get())
+        asyncio.run(give_up())
+    consumer.clear(0)
+    consumer.close()
+    producer.stats()
+    for step in range(1, 1500):
+        producer.put({"x": LARGE * 2}, global_step=step)
+        producer.clear(step)
+
+    assert mapped["x"].sum() == 100_000
+    mapped.clear()
+    gc.collect()
+    producer.stats()
+    assert consumer._mapped.of_parent() == []
+
+
+def test_a_read_that_nobody_waits_for_any_more_ends(start: Start, connect: Connect) -> None:
+    client = connect(start())
+    meta = client.put({"x": LARGE}, global_step=0)
+
+    async def give_up() -> None:
+        reading = asyncio.ensure_future(client.async_get_data(meta, zero_copy=True))
+        await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        while not client._mapped._idle:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(give_up())
+    client.clear(0)
+
+    assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
+
+
+def test_a_child_that_lets_go_of_a_mapping_lets_go_of_its_own(start: Start, connect: Connect) -> None:
+    controller = start(num_global_batch=2)
+    consumer, producer = connect(controller), connect(controller, "producer")
+    mapped = consumer.get_data(producer.put({"x": LARGE}, global_step=0), zero_copy=True, plain=True)
+    child = os.fork()
+    if not child:
+        consumer.stats()
+        mapped.clear()
+        gc.collect()
+        consumer.stats()
+        os._exit(0)
+    os.waitpid(child, 0)
+    consumer.clear(0)
+    put_over(producer)
+
+    assert mapped["x"].sum() == 100_000
+
+
+def test_a_child_and_the_threads_of_a_client_have_one_arena_each(start: Start, connect: Connect) -> None:
+    controller = start(global_batch_size=64)
+    client, folder = connect(controller), Path(controller.get_info()["folder"])
+    slow = threading.Barrier(8)
+
+    def put() -> None:
+        slow.wait()
+        client.put({"x": LARGE})
+
+    frequent, before = 1e-6, sys.getswitchinterval()
+    sys.setswitchinterval(frequent)
+    threads = [threading.Thread(target=put) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.setswitchinterval(before)
+    child = os.fork()
+    if not child:
+        client.put({"x": LARGE})
+        client.put({"x": LARGE})
+        os._exit(len(list(folder.glob("client-*-0"))))
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 def test_a_read_that_fails_ends(start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +238,7 @@ def test_values_that_are_gone_are_told_of_and_made_anew(start: Start, connect: C
     assert client.get_meta(["x"], 1, task_name="rollout", lease_s=60).global_indexes == lease.global_indexes
 
 
-def put_over(client: TransferQueueClient, value: int) -> None:
+def put_twice_over(client: TransferQueueClient, value: int) -> None:
     """Put until the room of earlier values was used again, if it may be."""
     for _ in range(3):
         meta = client.put({"x": np.full((1, 900_000), value, np.uint8)}, global_step=1)
@@ -146,7 +274,7 @@ def test_mapped_values_are_not_written_over(
         os.wait()
     producer.stats()
     producer.clear(0)
-    put_over(producer, 2)
+    put_twice_over(producer, 2)
     assert int(mapped.max()) == 1
     del mapped
     gc.collect()

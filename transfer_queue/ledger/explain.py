@@ -121,6 +121,8 @@ def _of_partition(partition: Partition, want: Want, unit: int) -> list[Reason]:
         found.append(_reason(LOST_FIELD, partition, lost, f"lost: field {field!r} was lost with its storage"))
         found.append(_reason(FIELD, partition, lacking & ~lost, f"without field {field!r}"))
         left = left & ~lacking
+        if not left.any():
+            break
     if unit > 1:
         found += _broken_groups(partition, left, unit)
     consumed = _some(partition, stand.state == CONSUMED) if stand.consumed else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -54,11 +54,20 @@ class RayPlane:
         if all(here):
             return Stored([], wire.joined(frames))
         large = [np.frombuffer(frame, np.uint8) for frame, stays in zip(frames, here, strict=True) if not stays]
-        found: list[wire.Extent] = yield Work(self._sender.put(large, timeout_s), timeout_s + GRACE_S)
+        put = self._sender.put(large, timeout_s)
+        try:
+            found: list[wire.Extent] = yield Work(put, timeout_s + GRACE_S)
+        except BaseException:  # cancelled, say: what was sent is not wanted any more
+            put.add_done_callback(lambda done: self._take_back(done, large))
+            raise
         placed = iter(found)
         extents = [wire.INLINE if stays else next(placed) for stays in here]
         inside = wire.joined([frame for frame, stays in zip(frames, here, strict=True) if stays])
-        return Stored(extents, inside, lambda: self._sender.take_back(found, [frame.nbytes for frame in large]))
+        return Stored(extents, inside, lambda: self._take_back(put, large))
+
+    def _take_back(self, put: Future[list[wire.Extent]], large: Sequence[NDArray[np.uint8]]) -> None:
+        if not put.cancelled() and put.exception() is None:
+            self._sender.take_back(put.result(), [frame.nbytes for frame in large])
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
         """Fetch the blocks, and gather rows into private memory; with `zero_copy`, rows that lie together as they lie.

@@ -67,8 +67,8 @@ class Segments:
         """Rows that lay there are gone; their bytes can be written again once nobody copies them."""
         for where in ranges:
             segment = self.known.get(where[0])
-            if segment is None:
-                continue
+            if segment is None or not where[2]:
+                continue  # an empty value has nothing to give back, and would be offered for ever
             segment.live -= where[2]
             segment.read_until = self._next_read
             if self.reads:

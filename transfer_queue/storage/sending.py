@@ -23,7 +23,7 @@ from transfer_queue.wire import Extent
 log = logging.getLogger("transfer_queue")
 
 CALLS = 2
-"""Calls under way at once: while one is carried out, the next is sent, and what comes meanwhile gathers."""
+"""Calls under way at once. Small puts wait for the one under way, and gather; only large ones go beside it."""
 CALL_BYTES = 32 << 20
 BLOCK_BYTES = 1 << 20
 """Small puts share a block up to this size: a block costs Ray a millisecond, however small it is."""
@@ -62,7 +62,7 @@ class Sender:
         put = _Put(list(arrays), time.monotonic() + timeout_s)
         with self._lock:
             self._waiting.append(put)
-            starts = self._sending < CALLS
+            starts = self._sending < (CALLS if put.size >= BLOCK_BYTES else 1)
             self._sending += starts
         if starts:
             self._threads.submit(self._send_all)
@@ -82,10 +82,20 @@ class Sender:
         while puts := self._next():
             try:
                 self._send(puts)
+            except StorageTimeoutError as error:
+                self._give_up_late(puts, error)
             except BaseException as error:  # noqa: BLE001 - it becomes the answer of whoever put
                 for put in puts:
-                    if not put.done.done():
-                        put.done.set_exception(error)
+                    put.done.set_exception(error)
+
+    def _give_up_late(self, puts: list[_Put], error: StorageTimeoutError) -> None:
+        """Those whose deadline came fail; the others, that were in the same call, are sent again."""
+        late = min(put.deadline for put in puts)
+        with self._lock:
+            self._waiting.extendleft(put for put in reversed(puts) if put.deadline > late)
+        for put in puts:
+            if put.deadline <= late:
+                put.done.set_exception(error)
 
     def _next(self) -> list[_Put]:
         """What goes into the next call."""
@@ -94,7 +104,7 @@ class Sender:
             room = CALL_BYTES
             while self._waiting and (not puts or self._waiting[0].size <= room):
                 put = self._waiting.popleft()
-                if put.done.set_running_or_notify_cancel():
+                if put.done.running() or put.done.set_running_or_notify_cancel():
                     puts.append(put)
                     room -= put.size
             if not puts:
@@ -120,9 +130,13 @@ class Sender:
                 if self._actor is None:
                     self._actor = storage_here(self._namespace)
                 left = max(deadline - time.monotonic(), 0.001)
-                segment, starts = ray.get(self._actor.put.remote(values), timeout=left)
+                sent = self._actor.put.remote(values)
+                segment, starts = ray.get(sent, timeout=left)
                 self._actors[segment] = self._actor
                 return segment, starts
+            except ray.exceptions.GetTimeoutError as error:
+                _forget(self._actor, sent, values)
+                self._look_around(error, deadline)
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, TransferQueueError) else error from None
             except (ray.exceptions.RayError, ValueError) as error:
@@ -142,6 +156,17 @@ class Sender:
             ray.get_actor(CONTROLLER, self._namespace)
         except ValueError:
             raise ControllerLostError(f"put: the controller of {self._namespace} is gone, and its storage") from error
+
+
+def _forget(actor: Any, sent: Any, values: list[Block]) -> None:
+    """What the actor is late with is not wanted when it comes."""
+    sizes = [sum(array.nbytes for array in block) for block in values]
+
+    def free(done: Future[tuple[int, list[int]]]) -> None:
+        if done.exception() is None:
+            actor.free.remote(list(zip(done.result()[1], sizes, strict=True)))
+
+    sent.future().add_done_callback(free)
 
 
 def _in_blocks(puts: list[_Put]) -> list[list[_Put]]:

@@ -73,6 +73,7 @@ class ShmPlane:
     def __init__(self, folder: Path, client: str, request: Request, tell: Callable[[wire.EndRead], None]) -> None:
         self._folder, self._client, self._request, self._tell = folder, client, request, tell
         self._arena: Arena | None = None
+        self._making = threading.Lock()
         self._segments: list[int] = []
         self._paths: dict[int, str] = {}
         self._reader = Reader(self._path_of)
@@ -138,19 +139,21 @@ class ShmPlane:
         for column, here in zip(values.placed, frames[count:], strict=True):
             places = np.frombuffer(frames[column], dtype=np.int64).reshape(rows, 3)
             view = self._view(places) if zero_copy else None
-            result[column] = self._gather(places, here) if view is None else view
-            if view is not None:
-                pins.append(view)
+            if view is None:
+                result[column] = self._gather(places, here)
+            else:
+                pins.append(_Pin(view))
+                result[column] = np.asarray(pins[-1])
         if pins:
             self._mapped.add(values.read)
         left = set(range(len(pins)))
-        for number, view in enumerate(pins):
-            weakref.finalize(view, self._let_go, values.read, left, number, os.getpid())
+        for number, pin in enumerate(pins):
+            weakref.finalize(pin, self._let_go, os.getpid(), values.read, left, number)
         return result, pins
 
-    def _let_go(self, read: int, left: set[int], number: int, pid: int) -> None:
+    def _let_go(self, reader: int, read: int, left: set[int], number: int) -> None:
         left.discard(number)
-        if not left and pid == os.getpid():  # a forked child that lets go of its copy says nothing of the parent's
+        if not left and reader == os.getpid():  # a forked child has the mapping too, but not the say
             self._mapped.discard(read)
             self._tell(wire.EndRead(read))
 
@@ -158,7 +161,7 @@ class ShmPlane:
         """Ask where segments lie that this client has not seen yet, and let go of those that are gone meanwhile."""
         unknown = sorted(_segments_of(placed, frames) - self._paths.keys())
         if unknown:
-            for number in [number for number, path in self._paths.items() if not os.path.exists(path)]:
+            for number in [number for number, path in list(self._paths.items()) if not os.path.exists(path)]:
                 self._reader.forget(number)  # a file that is removed keeps its memory while somebody maps it
             reply, _ = yield Ask(
                 wire.Located, wire.Locate(unknown), (), TELL_S, lambda: "get_data waited for addresses"
@@ -189,11 +192,12 @@ class ShmPlane:
         return self._paths[segment]
 
     def _own_arena(self) -> Arena:
-        if self._arena is None or not self._arena.mine:
-            self._segments = []
-            owner = f"{''.join(c if c.isalnum() else '_' for c in self._client)[:40]}-{secrets.token_hex(6)}"
-            self._arena = Arena(self._folder, owner, self._attach, self._detach)
-        return self._arena
+        with self._making:
+            if self._arena is None or not self._arena.mine:
+                self._segments = []
+                owner = f"{''.join(c if c.isalnum() else '_' for c in self._client)[:40]}-{secrets.token_hex(6)}"
+                self._arena = Arena(self._folder, owner, self._attach, self._detach)
+            return self._arena
 
     def _attach(self, path: str, size: int) -> int:
         segment: int = self._request(wire.Attached, wire.Attach(path, size), "a new segment").segment
@@ -210,6 +214,13 @@ class ShmPlane:
             self._arena.close()
             if self._segments:
                 self._request(wire.Done, wire.Detach(self._segments), "detaching segments")
+
+
+class _Pin:
+    """What a mapped column and everything made of it keep alive: arrays made of arrays only keep the first of them."""
+
+    def __init__(self, view: NDArray[np.uint8]) -> None:
+        self._view, self.__array_interface__ = view, view.__array_interface__
 
 
 def _segments_of(placed: Sequence[int], frames: Sequence[Any]) -> set[int]:

@@ -15,6 +15,7 @@ from transfer_queue.ledger.shape import first_index, split_index
 from transfer_queue.storage.catalog import Catalog
 from transfer_queue.storage.chunk import split
 from transfer_queue.storage.image import CatalogImage, catalog_of, image_of
+from transfer_queue.storage.segments import Segments
 
 ROWS = 4
 INDEXES = [first_index(serial) + row for serial in range(3) for row in range(ROWS)]
@@ -146,3 +147,12 @@ def test_values_that_lie_nowhere_are_refused() -> None:
 
 def test_a_global_index_says_serial_and_row() -> None:
     assert split_index(first_index(3) + 2) == (3, 2)
+
+
+def test_an_empty_value_is_no_room_to_write_again() -> None:
+    """It would be offered for ever, and whoever waits for room would wake for nothing again and again."""
+    segments = Segments()
+    number = segments.attach("there", 64, owner=1)
+    segments.free([(number, 8, 0)])
+
+    assert segments.reusable([number]) == []

@@ -12,7 +12,7 @@ import pytest
 
 from transfer_queue.errors import ConfigurationError, ControllerLostError
 from transfer_queue.storage import run_folder as module
-from transfer_queue.storage.run_folder import LOCK, ArenaPlace, RunFolder, choose, in_words, room, sweep
+from transfer_queue.storage.run_folder import LOCK, STAYS, ArenaPlace, RunFolder, choose, in_words, room, sweep
 
 MIB = 2**20
 
@@ -234,3 +234,28 @@ def test_room_is_what_a_user_may_write(tiny_memory: Callable[[int], Path]) -> No
 )
 def test_sizes_in_words(size: int, words: str) -> None:
     assert in_words(size) == words
+
+
+def test_a_folder_whose_run_comes_back_outlives_a_sweep_but_not_for_ever(tmp_path: Path) -> None:
+    first = RunFolder.make(tmp_path)
+    first.stay()
+    (first.path / "keys").write_text("secret")
+    first.leave()
+    assert sweep(tmp_path) == []
+    again = RunFolder.make_again(first.path)
+    assert (again.path / "keys").read_text() == "secret"
+    again.leave()
+    os.utime(first.path / STAYS, (0, 0))
+
+    assert sweep(tmp_path) == [first.path]
+    fresh = RunFolder.make_again(first.path)
+    assert names(fresh.path) == [LOCK]
+    assert fresh.path.stat().st_mode & 0o777 == 0o700
+    fresh.remove()
+
+
+def test_what_is_in_the_way_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / f"tq-{os.getuid()}-0123abcd"
+    path.write_text("a file")
+    with pytest.raises(ConfigurationError, match="in the way"):
+        RunFolder.make_again(path)
