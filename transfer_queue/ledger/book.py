@@ -186,3 +186,4 @@ class Book:
         self.reservations.forget_partition(partition)
         self.holds.forget(partition)
         self.stir_all(partition.step)
+        partition.end()

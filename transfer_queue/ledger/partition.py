@@ -51,6 +51,12 @@ class Partition:
         """A byte per row, not 0 where the row was put."""
         return self.rows.array
 
+    def end(self) -> None:
+        """Let go of all that refers back here, so that the memory goes now and not with some collection of garbage."""
+        for stand in self.tasks.values():
+            stand.views.clear()
+        self.tasks.clear()
+
     def grow(self, rows: int) -> None:
         """Have cells for so many rows, in whole groups."""
         self.size = max(2 * self.size, -(-rows // self.group_size) * self.group_size)

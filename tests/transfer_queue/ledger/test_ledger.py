@@ -1,8 +1,10 @@
+import gc
 import tracemalloc
+import weakref
 
 import pytest
 
-from tests.transfer_queue.ledger.clock import ledger_of, want
+from tests.transfer_queue.ledger.clock import ledger_of, rank, want
 from transfer_queue.errors import ExhaustedError, FieldError, GroupError, LeaseError, StepClearedError
 from transfer_queue.ledger.counts import count
 from transfer_queue.ledger.shape import first_index, split_index
@@ -429,3 +431,29 @@ def test_rows_put_one_by_one_cost_bytes_not_objects() -> None:
         tracemalloc.stop()
 
     assert grown < 19_990
+
+
+@pytest.mark.parametrize("how", ["cleared", "consumed"])
+def test_the_memory_of_a_step_goes_with_it(how: str) -> None:
+    """A controller collects garbage rarely: what only a collection finds would pile up, a million rows at a time."""
+    ledger, _ = ledger_of(tasks=("a", "b"))
+    ledger.put_rows(8, ["x"], 0)
+    partition = weakref.ref(ledger.steps.alive[0])
+    gc.collect()
+    gc.disable()
+    try:
+        for task, place in (("a", None), ("b", rank(0, 1))):
+            taken = ledger.take(want(task, 8, lease_s=5.0, dp=place))
+            assert taken
+            assert taken.lease_id
+            ledger.ack(taken.lease_id, 0)
+        if how == "cleared":
+            ledger.put_rows(8, ["x"], 0)
+            partition = weakref.ref(ledger.steps.alive[0])
+            ledger.take(want("a", 2, lease_s=5.0, whole_groups=True))
+            ledger.clear(0, force=True)
+        assert not ledger.steps.alive
+        ledger.effects.clear()
+        assert partition() is None
+    finally:
+        gc.enable()
