@@ -2,10 +2,11 @@
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -119,14 +120,17 @@ def _watch(console: "Console", source: "Source", task: str | None, every_s: floa
 
     from twinkle.tables import why_table
 
-    if not console.is_terminal:
-        while True:
-            console.print(why_table(source.stands(task)))
+    interrupted: list[int] = []  # not an exception: one that is raised inside a finalizer is lost
+    signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))
+    with Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live:
+        while not interrupted:
+            table = why_table(source.stands(task))
+            if live is None:
+                console.print(table)
+            else:
+                live.update(table, refresh=True)
             time.sleep(every_s)
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            live.update(why_table(source.stands(task)), refresh=True)
-            time.sleep(every_s)
+    raise KeyboardInterrupt
 
 
 def _peek(options: argparse.Namespace) -> int:

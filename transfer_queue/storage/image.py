@@ -49,13 +49,17 @@ def image_of(catalog: Catalog) -> CatalogImage:
     """The catalog as it is now."""
     partitions: dict[int, dict[str, list[ChunkImage]]] = {}
     for serial, fields in catalog.partitions.items():
-        images = partitions[serial] = {}
-        for name, field in fields.items():
-            images[name] = [
+        images = {
+            name: [
                 image
                 for number, chunk in field.chunks.items()
                 for image in _chunk_images(chunk, field.live(chunk, number))
             ]
+            for name, field in fields.items()
+            if field.chunks
+        }
+        if images:
+            partitions[serial] = images
     segments = [
         SegmentImage(each.number, each.path, each.size, each.owner, each.orphan, catalog.segments.all_free(each))
         for each in catalog.segments.known.values()

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer_queue import wire
@@ -53,6 +53,7 @@ def read(catalog: Catalog, memory: Memory, indexes: list[int]) -> list[list[int]
     return [row.tolist() for row in (values.unbind() if hasattr(values, "unbind") else values)]
 
 
+@settings(deadline=None)  # the first example imports torch
 @given(st.data())
 def test_what_comes_out_is_what_went_in_and_was_not_withdrawn(data: st.DataObject) -> None:
     catalog, model = Catalog(), {}
