@@ -10,6 +10,8 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from transfer_queue import wire
 from transfer_queue.errors import ConfigurationError, ControllerLostError, ControllerTimeoutError
 from transfer_queue.transport.address import address_of
@@ -44,6 +46,12 @@ class _Caller:
 
     def _message(self, client: str, body: wire.Body, frames: Sequence[Frame]) -> list[Frame]:
         self._sequence += 1
+        return self._again(client, body, frames, 0.0)
+
+    def _again(self, client: str, body: wire.Body, frames: Sequence[Frame], waited_s: float) -> list[Frame]:
+        """The same request for a controller that has come back; what was waited before counts."""
+        if waited_s and isinstance(body, wire.Put | wire.GetMeta | wire.Recycle):
+            body = msgspec.structs.replace(body, timeout_s=max(0.0, body.timeout_s - waited_s))
         try:
             header = wire.encode(wire.Request(self._sequence, client, body, self.session))
         except (TypeError, OverflowError, UnicodeEncodeError) as error:
@@ -146,6 +154,7 @@ class Connection(_Caller):
                 raise
             time.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+            message = self._again(client, body, frames, time.monotonic() - began)
 
     def tell(self, client: str, body: wire.Body) -> None:
         """Send a message that has no reply; nothing without a connection: then the controller knows."""
@@ -203,14 +212,21 @@ class AsyncConnection(_Caller):
         began = time.monotonic()
         try:
             message = self._message(client, body, frames)
-            return await self._until(began + timeout_s, message, began, waits_for)
+
+            def again() -> list[Frame]:
+                return self._again(client, body, frames, time.monotonic() - began)
+
+            return await self._until(began + timeout_s, message, again, began, waits_for)
         except BaseException:
             self.close()  # cancelled or failed: a late reply must never be taken for the reply to another request
             raise
         finally:
             self._busy = False
 
-    async def _until(self, deadline: float, message: list[Frame], began: float, waits_for: Callable[[], str]) -> Answer:
+    async def _until(
+        self, deadline: float, message: list[Frame], again: Callable[[], list[Frame]], began: float,
+        waits_for: Callable[[], str],
+    ) -> Answer:  # fmt: skip
         pause = FIRST_PAUSE_S
         while True:
             try:
@@ -225,6 +241,7 @@ class AsyncConnection(_Caller):
                     raise self._lost(lost, began, waits_for) from None
             await asyncio.sleep(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
+            message = again()
 
     async def tell(self, client: str, body: wire.Body) -> None:
         """Send a message that has no reply; nothing, if there is no connection."""

@@ -28,6 +28,10 @@ log = logging.getLogger(__name__)
 FOLD = "transfer_queue.recovery:fold"
 
 
+PIECE = 256 << 20
+"""Bytes of a checkpoint in one record of a journal that begins with it."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a queue is started with, besides its samplers.
 
@@ -76,8 +80,9 @@ def _recovered(settings: Settings) -> tuple[QueueState, Journal | None]:
     try:
         state = replayed(found.snapshot, found.records)
         if state is None:
-            state, first, frames = _begun(settings)
-            journal.append(*op.to_journal(op.Record(state.now, 0, 0, first), frames))
+            state, first = _begun(settings)
+            for operation, frames in first:
+                journal.append(*op.to_journal(op.Record(state.now, 0, 0, operation), frames))
             journal.commit()
     except BaseException:
         journal.close()
@@ -85,17 +90,18 @@ def _recovered(settings: Settings) -> tuple[QueueState, Journal | None]:
     return state, journal
 
 
-def _begun(settings: Settings) -> tuple[QueueState, op.Operation, list[bytes]]:
-    """A new queue, or one that begins with a checkpoint, and the record that says so."""
+def _begun(settings: Settings) -> tuple[QueueState, list[tuple[op.Operation, list[memoryview]]]]:
+    """A new queue, or one that begins with a checkpoint, and the records that say so."""
     if settings.restore is None:
-        return QueueState(settings.shape), op.Begin(settings.shape), []
+        return QueueState(settings.shape), [(op.Begin(settings.shape), [])]
     payload = payload_of(Path(settings.restore))
     state = begun_anew(payload)
     if state.ledger.shape != settings.shape:
         raise JournalError(
             f"the checkpoint {settings.restore} is of a queue of {state.ledger.shape}, this one is of {settings.shape}"
         )
-    return state, op.Restored(), [payload]
+    pieces = [memoryview(payload)[start : start + PIECE] for start in range(0, len(payload), PIECE)]
+    return state, [(op.Restored(number, len(pieces)), [piece]) for number, piece in enumerate(pieces)]
 
 
 def _register_again(state: QueueState, registry: SamplerRegistry) -> None:

@@ -25,7 +25,10 @@ class Begin(msgspec.Struct, tag="begin", array_like=True, frozen=True):
 
 
 class Restored(msgspec.Struct, tag="restored", array_like=True, frozen=True):
-    """The queue began as a checkpoint holds it, which follows the record."""
+    """The queue began as a checkpoint holds it, of which piece `number` (from 0) of `pieces` follows the record."""
+
+    number: int = 0
+    pieces: int = 1
 
 
 class PutRows(msgspec.Struct, tag="put", array_like=True, frozen=True):

@@ -23,12 +23,16 @@ def identity_of(shape: QueueShape) -> bytes:
 def replayed(snapshot: bytes | memoryview | None, records: Iterable[bytes]) -> QueueState | None:
     """The state after the last record; None where there is neither snapshot nor record."""
     state = restored(snapshot) if snapshot is not None else None
+    pieces: list[bytes] = []
     for number, data in enumerate(records, 1):
         record, frames = op.from_journal(data)
         if isinstance(record.operation, op.Begin):
             state = QueueState(record.operation.shape)
         elif isinstance(record.operation, op.Restored):
-            state = begun_anew(frames[0])
+            pieces = [*pieces[: record.operation.number], *frames]
+            if len(pieces) == record.operation.pieces:
+                state = begun_anew(b"".join(pieces))
+                pieces.clear()
         elif state is None:
             raise JournalError("the journal does not begin with the sizes of its queue: its first segment is missing")
         else:

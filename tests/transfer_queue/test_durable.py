@@ -1,5 +1,6 @@
 """A controller with a journal may die at any moment: what it acknowledged is there, once, and nothing else is lost."""
 
+import asyncio
 import os
 import resource
 import sys
@@ -19,6 +20,7 @@ from transfer_queue import (
     ConfigurationError,
     JournalError,
     LeaseError,
+    NotReadyError,
     SamplerLostError,
     TransferQueueClient,
     TransferQueueController,
@@ -203,6 +205,26 @@ def test_a_waiting_get_meta_survives(armed: Path, at: str, start: Start, connect
 
     assert len(waiting()) == 2
     assert controller._supervisor.restarts == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_wait_that_went_through_a_restart_ends_when_it_was_to_end(
+    asynchronous: bool, start: Start, connect: Connect, tmp_path: Path
+) -> None:
+    """With the controller's own words about what is missing, not with a client's that nobody answered."""
+    controller = start(journal_dir=tmp_path / "journal")
+    client, other = connect(controller), connect(controller)
+    client.put({"x": ["a"]}, global_step=0)
+    wanted: dict[str, Any] = {"data_fields": ["x"], "batch_size": 2, "task_name": "train", "timeout_s": 8.0}
+    if asynchronous:
+        waiting = in_background(lambda: asyncio.run(client.async_get_meta(**wanted)))  # type: ignore[arg-type]
+    else:
+        waiting = in_background(lambda: client.get_meta(**wanted))
+    wait_for_waiting(other, "train")
+    time.sleep(6.0)
+    kill(controller)
+    with pytest.raises(NotReadyError, match="1 ready"):
+        waiting()
 
 
 @pytest.mark.parametrize("at", ["put_waits", "anywhere"])

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.transfer_queue.journalled import Node, Peer, image, put_of, want_of
-from transfer_queue import wire
+from transfer_queue import engine, wire
+from transfer_queue.checkpoint import write
 from transfer_queue.errors import JournalError, ProtocolError
-from transfer_queue.journal import Compactor
-from transfer_queue.ledger import Want
+from transfer_queue.journal import Compactor, Journal
+from transfer_queue.ledger import QueueShape, Want
 from transfer_queue.operations import Take
+from transfer_queue.recovery import identity_of
 from transfer_queue.waiting import Caller
 
 
@@ -406,3 +409,32 @@ def test_nobody_waits_for_more_fields_than_a_queue_can_have(node: Node, peer: Pe
     peer.send(want_of(1, fields=[f"f{number}" for number in range(1024)]))
 
     assert [reason.rows for reason in peer.ask(wire.Why("train")).explanation.reasons] == [1, 3]
+
+
+def test_a_checkpoint_larger_than_a_record_begins_a_journal(
+    node: Node, peer: Peer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if its first controller dies within the write."""
+    put(peer, 3, value=b"v" * 300)
+    write(node.state, tmp_path / "checkpoint")
+    monkeypatch.setattr("transfer_queue.engine.PIECE", 400)
+    settings = msgspec.structs.replace(
+        node.settings, journal_dir=str(tmp_path / "other"), restore=str(tmp_path / "checkpoint")
+    )
+    append = Journal.append
+    with monkeypatch.context() as dying:
+        left = iter(range(2))
+        dying.setattr(Journal, "append", lambda *args: append(*args) if next(left, None) is not None else None)
+        engine._recovered(settings)[1].close()  # type: ignore[union-attr]
+    for _ in range(2):
+        state, journal = engine._recovered(settings)
+        assert journal is not None
+        journal.close()
+        assert state.catalog.scalars("x", [0, 1, 2]) == [b"v" * 300] * 3
+    assert len(list(journal_records(tmp_path / "other"))) > 4
+
+
+def journal_records(folder: Path) -> Iterator[bytes]:
+    journal, found = Journal.open(folder, identity=identity_of(QueueShape(4, 2)))
+    journal.close()
+    return found.records
