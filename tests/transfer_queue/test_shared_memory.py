@@ -279,7 +279,8 @@ def test_mapped_values_are_not_written_over(
     del mapped
     gc.collect()
     if ends != "close":
-        consumer.stats()
+        consumer.stats()  # may have to connect first,
+        consumer.stats()  # and the end of a read is told over a connection that stands
     for _ in range(500):
         if producer.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges:
             return
