@@ -122,7 +122,7 @@ class Journal:
             self._due = self._clock() + self._fsync_s
         if mark.offset >= self.segment_bytes:
             with contextlib.suppress(JournalError):  # this burst is written; the next one will tell, if it cannot be
-                self.seal()
+                self._seal()
 
     def discard(self) -> None:
         """Forget every record appended since the last commit."""
@@ -146,6 +146,9 @@ class Journal:
         A segment without a record stays open: then that is the one before it.
         """
         self.commit()
+        return self._seal()
+
+    def _seal(self) -> int:
         if self._segment.mark.offset == HEADER_BYTES:
             return self._segment.number - 1
         sealed = self._segment
