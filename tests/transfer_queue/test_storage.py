@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transfer_queue.columns import decode_fields, encode_fields
@@ -28,6 +28,7 @@ def read(storage: MemoryStorage, indexes: list[int]) -> list[list[int]]:
     return [row.tolist() for row in (values.unbind() if hasattr(values, "unbind") else values)]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_what_comes_out_is_what_went_in_and_was_not_withdrawn(data: st.DataObject) -> None:
     storage, model = MemoryStorage(), {}
@@ -44,7 +45,8 @@ def test_what_comes_out_is_what_went_in_and_was_not_withdrawn(data: st.DataObjec
         else:
             serial = data.draw(st.integers(0, 2))
             rows = None if data.draw(st.booleans()) else data.draw(st.sets(st.integers(0, CAPACITY - 1), min_size=1))
-            storage.free(Freed(serial) if rows is None else Freed(serial, "x", tuple(rows)))
+            field = data.draw(st.sampled_from([None, "x"]))
+            storage.free(Freed(serial) if rows is None else Freed(serial, field, tuple(rows)))
             for row in range(CAPACITY) if rows is None else rows:
                 model.pop(first_index(serial) + row, None)
         assert storage.stored_bytes == sum(8 * len(value) for value in model.values())
