@@ -146,3 +146,15 @@ def test_a_forced_clear_of_a_partition_that_clears_itself_with_its_last_lease_fr
     assert ledger.clear(0, force=True)
 
     assert ledger.effects == [Freed(0)]
+
+
+def test_rows_that_one_task_has_not_read_yet_are_kept_when_the_other_acknowledges_them() -> None:
+    ledger, _ = ledger_of(prompts=4, samples=1, tasks=("a", "b"))
+    ledger.put_rows(4, ["x"], 0)
+    taken = ledger.take(want("a", 2))
+    assert taken
+    ledger.ack(lease(ledger, 2, "b"))
+    assert ledger.effects == []
+    ledger.read(taken.indexes)
+
+    assert ledger.effects == [Freed(0, None, (0, 1))]

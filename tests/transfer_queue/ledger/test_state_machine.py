@@ -29,7 +29,7 @@ from transfer_queue.ledger.view import FREE
 TASKS = st.sampled_from(["a", "b"])
 STEPS = st.integers(0, 2)
 FIELDS = st.sampled_from([("x",), ("x",), ("y",), ("x", "y"), ("y", "z")])
-LEASES = st.sampled_from([None, 3, 10, 20])
+LEASES = st.sampled_from([None, None, 3, 10, 20])
 PICK = st.integers(0, 10_000)
 VERSIONS = st.sampled_from([None, 0, 1, 2, 3])
 

@@ -39,6 +39,7 @@ class Mirror:
             served = False
             for request in list(self.waiting):
                 expected = attempt(self.eager, request)
+                stirred |= self.lazy.stirred  # by requests that were served in this round
                 concerned = {task for task, step in stirred if request.step in (None, step)}
                 if request.task in concerned:
                     assert attempt(self.lazy, request) == expected
