@@ -155,6 +155,6 @@ def test_rows_that_one_task_has_not_read_yet_are_kept_when_the_other_acknowledge
     assert taken
     ledger.ack(lease(ledger, 2, "b"))
     assert ledger.effects == []
-    ledger.read(taken.indexes)
+    ledger.read("a", taken.indexes)
 
     assert ledger.effects == [Freed(0, None, (0, 1))]
