@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from transfer_queue import wire
 from transfer_queue.exchange import Steps
 
-INLINE_BYTES = wire.JOINED_BYTES
+INLINE_BYTES = 32 << 10
 """The values of a put up to this size travel inside the message and lie in the controller: one round trip."""
 INLINE_COLUMN = 8 << 10
 """In larger puts, columns up to this size still do: samplers read them, and they are not worth a place of their own."""
