@@ -98,12 +98,12 @@ class Carrier:
             return self._exchange_apart(ask)
         connection = self._take()
         try:
-            while connection.connected and (message := self._untold()) is not None:
-                connection.tell(self.client_id, message)
+            self._tell_ended(connection)
             if ask.expected is None:
                 self._give_back(connection)
                 return None, []
             reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
+            self._tell_ended(connection)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
             raise
@@ -137,9 +137,9 @@ class Carrier:
             return None, []
         connection = self._take_async()
         try:
-            while connection.connected and (message := self._untold()) is not None:
-                await connection.tell(self.client_id, message)
+            await self._tell_ended_async(connection)
             reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
+            await self._tell_ended_async(connection)
         except BaseException:
             connection.close()
             raise
@@ -157,6 +157,14 @@ class Carrier:
         """
         self._ended.append(message)
         self._mapped.end(message)
+
+    def _tell_ended(self, connection: Connection) -> None:
+        while connection.connected and (message := self._untold()) is not None:
+            connection.tell(self.client_id, message)
+
+    async def _tell_ended_async(self, connection: AsyncConnection) -> None:
+        while connection.connected and (message := self._untold()) is not None:
+            await connection.tell(self.client_id, message)
 
     def _untold(self) -> wire.Body | None:
         try:
