@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from transfer_queue.clash import refuse_clash
 
 if TYPE_CHECKING:
-    from twinkle.infra import DeviceGroup, DeviceMesh, initialize
+    from twinkle.infra import DeviceGroup, DeviceMesh, initialize, remote_class, remote_function
 
 __version__ = "0.1.0"
-__all__ = ["DeviceGroup", "DeviceMesh", "__version__", "initialize"]
+__all__ = ["DeviceGroup", "DeviceMesh", "__version__", "initialize", "remote_class", "remote_function"]
 
-_HOMES = {"DeviceGroup": "twinkle.infra", "DeviceMesh": "twinkle.infra", "initialize": "twinkle.infra"}
+_HOMES = dict.fromkeys(["DeviceGroup", "DeviceMesh", "initialize", "remote_class", "remote_function"], "twinkle.infra")
 
 refuse_clash("twinkle-kit", "twinkle")
 
