@@ -7,6 +7,7 @@ from twinkle.infra.futures import Future, submit
 from twinkle.infra.rank import Rank, current_rank, torch_environment
 from twinkle.infra.remote import remote_class, remote_function
 from twinkle.infra.runtime import Runtime, current_runtime, initialize
+from twinkle.infra.topology import get_device_placement
 
 __all__ = [
     "Call",
@@ -17,6 +18,7 @@ __all__ = [
     "Runtime",
     "current_rank",
     "current_runtime",
+    "get_device_placement",
     "initialize",
     "remote_class",
     "remote_function",

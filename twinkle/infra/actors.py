@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from twinkle.errors import InfraError
 from twinkle.infra.collect import collected
-from twinkle.infra.dispatch import Call, dispatched
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.device_mesh import DeviceMesh
+from twinkle.infra.dispatch import Call, dispatched
 from twinkle.infra.host import URGENT, Machine
 from twinkle.infra.remote import RemoteFunction
-from twinkle.infra.waiting import Expected
+from twinkle.infra.waiting import Expected, reason
 
 log = logging.getLogger("twinkle")
 
@@ -63,11 +63,11 @@ class Actors:
 
     def calls(self, spec: RemoteFunction, bound: inspect.BoundArguments) -> dict[int, Call]:
         """The call of each data rank."""
-        if self.closed:
+        if self.closed or not ray.is_initialized():
             raise InfraError(f"{self.cls.__name__} in group {self.group.name!r} was closed")
         return dispatched(spec.dispatch, self.mesh, bound, spec.sliced, next(self._turns))
 
-    def sent(self, name: str, calls: Mapping[int, Call]) -> list[tuple[int, Call, Any]]:
+    def sent(self, calls: Mapping[int, Call]) -> list[tuple[int, Call, Any]]:
         """Actor, call and payload for each actor of the data ranks; a payload that several get travels once."""
         found = []
         shared: dict[int, Any] = {}
@@ -83,7 +83,7 @@ class Actors:
 
     def expect(self, name: str, spec: RemoteFunction, calls: Mapping[int, Call], site: str) -> Expected:
         """Send the calls of a method or property."""
-        sent = self.sent(name, calls)
+        sent = self.sent(calls)
         refs = [self._method("call", actor, spec).remote(name, payload) for actor, _, payload in sent]
         return Expected(
             f"{self.cls.__name__}.{name}", refs, [self.name(actor) for actor, _, _ in sent], site, lambda: self.closed
@@ -103,13 +103,20 @@ class Actors:
         """Close the objects, so far as they answer in time, and end the actors."""
         if not self.closed:
             self.closed = True
-            closing = [actor.close.options(concurrency_group=URGENT).remote() for actor in self.handles]
-            try:
-                ray.get(closing, timeout=CLOSE_S)
-            except RayError as error:
-                log.warning("%s in group %r was ended, not closed: %s", self.cls.__name__, self.group.name, error)
-            for actor in self.handles:
-                ray.kill(actor)
+            if ray.is_initialized():
+                closing = [actor.close.options(concurrency_group=URGENT).remote() for actor in self.handles]
+                for index, each in enumerate(closing):
+                    self._wait_for_close(index, each)
+                for actor in self.handles:
+                    ray.kill(actor)
+
+    def _wait_for_close(self, index: int, closing: Any) -> None:
+        try:
+            ray.get(closing, timeout=CLOSE_S)
+        except RayActorError:
+            log.debug("%s was lost before it was closed", self.name(index))
+        except RayError as error:
+            log.warning("%s was ended before it was closed: %s", self.name(index), reason(error))
 
     def _method(self, method: str, actor: int, spec: RemoteFunction) -> Any:
         found = getattr(self.handles[actor], method)

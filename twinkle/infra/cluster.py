@@ -3,12 +3,11 @@
 import os
 import socket
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
@@ -16,6 +15,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 from twinkle.errors import ConfigError
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.placement import Plan, plan, written
+
+if TYPE_CHECKING:
+    from twinkle.infra.actors import Actors
 
 
 @dataclass(eq=False)
@@ -32,12 +34,18 @@ class Reservation:
         where = placement_group_table(self.bundles)["bundles_to_node_id"]
         return [where[index] for index in range(self.plan.bundles)]
 
+    def node_names(self) -> list[str]:
+        """The name of the node of each bundle."""
+        names = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes()}
+        return [names.get(node, node) for node in self.nodes()]
+
 
 @dataclass(eq=False)
 class Cluster:
     """This process's connection to Ray. ``ours``: made here, so that it ends with `close`."""
 
     ours: bool
+    connection: str
     timeout_s: float
     call_timeout_s: float
     env: dict[str, str]
@@ -64,6 +72,8 @@ class Cluster:
 
     def claim(self, group: DeviceGroup, wanted: Plan, holder: str) -> Reservation:
         """What is set apart for a group, in bundles as planned; ConfigError when another object holds it."""
+        if _connection() != self.connection:
+            raise ConfigError("the connection to Ray that twinkle.initialize('ray') made has ended; call it again")
         with self._lock:
             known = self.reserved.get(group.name)
             if known is not None and known.holder is not None:
@@ -84,8 +94,12 @@ class Cluster:
         with self._lock:
             if self.reserved.get(reservation.group.name) is reservation:
                 del self.reserved[reservation.group.name]
-        if ray.is_initialized():
+        if _connection() == self.connection:
             remove_placement_group(reservation.bundles)
+
+    def alive(self) -> list["Actors"]:
+        """The actors of the objects that this process made and has not closed."""
+        return [handle._actors for handle in self.objects if not handle._actors.closed]
 
     def close(self) -> None:
         """Close every object of this process, give everything back, and disconnect if the connection was made here."""
@@ -93,22 +107,31 @@ class Cluster:
             each.close()
         for reservation in list(self.reserved.values()):
             self.release(reservation)
-        if self.ours:
+        if self.ours and _connection() == self.connection:
             ray.shutdown()
 
     def _made(self, wanted: list[tuple[DeviceGroup, Plan]]) -> list[Reservation]:
-        made = [Reservation(group, each, _bundles(group, each)) for group, each in wanted]
-        deadline = time.monotonic() + self.timeout_s
-        for each in made:
-            if not each.bundles.wait(max(0.0, deadline - time.monotonic())):
-                free = _free()  # before anything is given back
-                for other in made:
-                    remove_placement_group(other.bundles)
-                raise ConfigError(
-                    f"device group {each.group.name!r} asks for {each.group.ranks} ranks as {each.plan}, which the Ray "
-                    f"cluster could not give within {self.timeout_s:g} s; free: {free}"
-                )
+        made: list[Reservation] = []
+        try:
+            made += [Reservation(group, each, _bundles(group, each)) for group, each in wanted]
+            self._wait_for(made)
+        except BaseException:
+            for each in made:
+                remove_placement_group(each.bundles)
+            raise
         return made
+
+    def _wait_for(self, made: list[Reservation]) -> None:
+        ready = {each.bundles.ready(): each for each in made}
+        _, late = ray.wait(list(ready), num_returns=len(ready), timeout=self.timeout_s) if ready else ([], [])
+        if late:
+            first = ready[late[0]]
+            taken = [f"{each.group.name!r} {each.plan}" for ref, each in ready.items() if ref not in late]
+            beside = f", beside {', '.join(taken)}" if taken else ""
+            raise ConfigError(
+                f"device group {first.group.name!r} asks for {first.group.ranks} ranks as {first.plan}{beside}; the "
+                f"Ray cluster could not give that within {self.timeout_s:g} s; free: {_free()}"
+            )
 
 
 def open_cluster(
@@ -120,9 +143,9 @@ def open_cluster(
     env: dict[str, str],
 ) -> Cluster:
     """Connect, unless an earlier call did, and set apart what the groups need; a failure leaves nothing behind."""
-    alive = before if before is not None and ray.is_initialized() else None
     ours = _connect(address, timeout_s)
-    cluster = Cluster(ours or (alive is not None and alive.ours), timeout_s, call_timeout_s, env)
+    alive = before if before is not None and before.connection == _connection() else None
+    cluster = Cluster(ours or (alive is not None and alive.ours), _connection(), timeout_s, call_timeout_s, env)
     if alive is not None:
         cluster.reserved, cluster.objects, cluster._lock = alive.reserved, alive.objects, alive._lock
     try:
@@ -142,8 +165,8 @@ def _connect(address: str | None, timeout_s: float) -> bool:
     where = address or os.environ.get("RAY_ADDRESS") or "local"
     if "://" in where:
         raise ConfigError(
-            f"the address of the Ray cluster is {where!r}; it must be 'host:port' of its head, from a process on one of "
-            "its machines (a job), since actors answer there"
+            f"the address of the Ray cluster is {where!r}; it must be 'host:port' of its head, given to a process on "
+            "one of its machines (such as a job), since actors answer there"
         )
     new: dict[str, Any] = {"include_dashboard": False} if where == "local" else {}
     if ":" in where:
@@ -155,6 +178,11 @@ def _connect(address: str | None, timeout_s: float) -> bool:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(f"no connection to the Ray cluster {where!r}: {error}") from error
     return True
+
+
+def _connection() -> str:
+    """What tells one connection of this process from the next; "" without any."""
+    return ray.get_runtime_context().get_worker_id() if ray.is_initialized() else ""
 
 
 def _require_same(address: str | None) -> None:
@@ -190,6 +218,6 @@ def _free() -> str:
                 name: f"{free.get(node['NodeID'], {}).get(name, 0):g} of {node['Resources'][name]:g}" for name in names
             }
             labels = {key: value for key, value in node["Labels"].items() if not key.startswith("ray.io/")}
-            text = f"node {node['NodeName']} {written(amounts)}"
+            text = f"node {node['NodeManagerHostname']} {written(amounts)}"
             told.append(text + (f" with labels {written(labels)}" if labels else ""))
     return "; ".join(told) or "no node is alive"

@@ -15,10 +15,10 @@ class DeviceGroup:
     """``ranks`` ranks with one device of ``device_type`` ("cpu", "cuda" or "npu") each, addressed by ``name``.
 
     Attributes:
-        ranks_per_node: put exactly so many ranks on each node, every so many on a node of their own; None: as few nodes
-            as the cluster allows.
-        cpus_per_rank: CPUs that each rank takes from Ray's schedule beside its device. None: 1 on "cpu", 0 on the others.
-            0 on "cpu" lets any number of ranks share a small machine.
+        ranks_per_node: put exactly so many ranks on each node, every so many on a node of their own. None: as few
+            nodes as the cluster allows.
+        cpus_per_rank: CPUs that each rank takes from Ray's schedule beside its device. None: 1 on "cpu", 0 on the
+            others. 0 on "cpu" lets any number of ranks share a small machine.
         label_selector: labels that a node of this group must bear, as Ray's ``bundle_label_selector`` reads them.
     """
 
@@ -50,7 +50,7 @@ class DeviceGroup:
                     f"{self.ranks} ranks"
                 )
         labels = self.label_selector
-        if not isinstance(labels, Mapping) or not all(map(_is_name, [*labels, *labels.values()])):
+        if not _is_mapping(labels) or not all(map(_is_name, [*labels, *labels.values()])):
             raise ConfigError(
                 f"DeviceGroup.label_selector of {self.name!r} is {labels!r}; it must map label names to values, "
                 "e.g. {'pool': 'sampler'}"
@@ -65,6 +65,10 @@ class DeviceGroup:
         if self.device_type in RESOURCES:
             wanted[RESOURCES[self.device_type]] = float(ranks)
         return {name: amount for name, amount in wanted.items() if amount}
+
+
+def _is_mapping(value: object) -> bool:
+    return isinstance(value, Mapping)
 
 
 def _is_name(value: object) -> bool:

@@ -129,5 +129,9 @@ class DeviceMesh:
         position = self.coordinates(rank)
         return position["dp"] * self.fsdp_size + position["fsdp"]
 
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis, slowest first."""
+        return dict(self._sizes())
+
     def _sizes(self) -> list[tuple[str, int]]:
         return [(field.name.removesuffix("_size"), getattr(self, field.name)) for field in fields(self)]

@@ -84,15 +84,15 @@ def _sliced(parts: int, bound: inspect.BoundArguments, sliced: Sequence[str] | N
 
 def _cut(bound: inspect.BoundArguments, names: Sequence[str], cut: range) -> Call:
     arguments = {**bound.arguments, **{name: bound.arguments[name][cut.start : cut.stop] for name in names}}
-    part = inspect.BoundArguments(bound.signature, arguments)  # type: ignore[arg-type]
+    part = inspect.BoundArguments(bound.signature, arguments)
     return Call(part.args, part.kwargs, offset=cut.start, size=len(cut))
 
 
 def lists_in(arguments: Mapping[str, Any], sliced: Sequence[str] | None) -> list[str]:
     """Names of the arguments to slice; none when the first of them is a single input.
 
-    ``sliced`` names the arguments that may be lists or tuples of items, the inputs first; without it, every list is one.
-    ConfigError when they are not equally long.
+    ``sliced`` names the arguments that may be lists or tuples of items, the inputs first; without it, every list is
+    one. ConfigError when they are not equally long.
     """
     if sliced is None:
         names = [name for name, value in arguments.items() if isinstance(value, list)]

@@ -1,4 +1,4 @@
-"""What stands for an object that lives on a device group: its declared methods and properties, `close`, and nothing else."""
+"""What stands for an object on a device group: its declared methods and properties, `close`, and nothing else."""
 
 import inspect
 from collections.abc import Callable
@@ -15,42 +15,22 @@ from twinkle.infra.waiting import call_site
 class RemoteMethod:
     """A declared method of an object on a device group. Calling it waits for the result; `submit` returns a future."""
 
-    def __init__(self, actors: Actors, name: str, spec: RemoteFunction, owner: object) -> None:
-        self._actors, self._name, self._spec = actors, name, spec
-        self._owner = owner  # lives as long as its methods are used
+    def __init__(self, handle: "Handle", name: str, spec: RemoteFunction) -> None:
+        self._handle, self._actors, self._name, self._spec = handle, handle._actors, name, spec
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if self._spec.stream:
-            calls = self._actors.calls(self._spec, self._bound(args, kwargs))
-            return RemoteStream(self._actors, self._name, self._spec, calls, call_site())
-        return self._begin(args, kwargs).result()
+        bound = self._handle._signature(self._name).bind(*args, **kwargs)
+        if not self._spec.stream:
+            return _begin(self._handle, self._name, self._spec, bound).result()
+        calls = self._actors.calls(self._spec, bound)
+        return RemoteStream(self._actors, self._name, self._spec, calls, call_site(), self._handle)
 
     def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
         """Begin a call and return its future; `twinkle.infra.submit` is the same with types, and for any object."""
         if self._spec.stream:
             raise InfraError(f"{self._actors.cls.__name__}.{self._name} is a stream; call it, and take its items")
-        return self._begin(args, kwargs)
-
-    def _begin(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Future[Any]:
-        return begin(self._actors, self._name, self._spec, self._bound(args, kwargs))
-
-    def _bound(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
-        """The arguments by name; a TypeError for wrong ones is raised here, not in an actor."""
-        method = getattr(self._actors.cls, self._name)
-        signature = _signature(method)
-        return signature.bind(*args, **kwargs)
-
-
-def begin(actors: Actors, name: str, spec: RemoteFunction, bound: inspect.BoundArguments) -> Future[Any]:
-    """Send a call and return its future."""
-    calls = actors.calls(spec, bound)
-    expected = actors.expect(name, spec, calls, call_site())
-
-    def wait(timeout_s: float | None) -> Any:
-        results = expected.get(actors.timeout_s(spec) if timeout_s is None else timeout_s)
-        return actors.one_result(spec, calls, results)
-
-    return Future(wait, expected.done)
+        bound = self._handle._signature(self._name).bind(*args, **kwargs)
+        return _begin(self._handle, self._name, self._spec, bound)
 
 
 class Handle:
@@ -63,31 +43,37 @@ class Handle:
 
     def __init__(self, actors: Actors, close: Callable[[], None] | None) -> None:
         self._actors, self._close = actors, close
+        self._declared = declared(actors.cls)
+        self._signatures: dict[str, inspect.Signature] = {}
 
-    @property
-    def __class__(self) -> type[Any]:  # type: ignore[override]
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Any]:
         """The remote class, so that ``isinstance`` holds for a handle as for a plain object."""
         return self._actors.cls
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
+        if name.startswith("_"):
             raise AttributeError(name)
-        actors = self._actors
-        known = declared(actors.cls)
+        cls, known = self._actors.cls, self._declared
         if name not in known:
             raise AttributeError(
-                f"{actors.cls.__name__} on a device group has no declared attribute {name!r}; declared with "
-                f"remote_function: {', '.join(known) or 'none'}"
+                f"{cls.__name__} on a device group has no declared attribute {name!r}; declared with remote_function: "
+                f"{', '.join(known) or 'none'}"
             )
-        if isinstance(inspect.getattr_static(actors.cls, name), property):
-            return begin(actors, name, known[name], _NOTHING).result()
-        return RemoteMethod(actors, name, known[name], self)
+        if isinstance(inspect.getattr_static(cls, name), property):
+            return _begin(self, name, known[name], _NO_ARGUMENTS).result()
+        return RemoteMethod(self, name, known[name])
 
     def close(self) -> None:
         """Close the object (its own ``close``, if it has one) and end its actors; may be called twice."""
         if self._close is None:
             raise InfraError(f"{self!r} was made by another process; it is closed there")
         self._close()
+
+    def _signature(self, name: str) -> inspect.Signature:
+        if name not in self._signatures:
+            self._signatures[name] = _signature(self._actors.cls, name)
+        return self._signatures[name]
 
     def __enter__(self) -> Self:
         return self
@@ -104,13 +90,23 @@ class Handle:
         return f"<{actors.cls.__name__} on device group {actors.group.name!r}, {actors.mesh}>"
 
 
-def _nothing() -> None: ...
+def _begin(handle: Handle, name: str, spec: RemoteFunction, bound: inspect.BoundArguments) -> Future[Any]:
+    """Send a call. The handle lives until its future does not, since the actors end with it."""
+    actors = handle._actors
+    calls = actors.calls(spec, bound)
+    expected = actors.expect(name, spec, calls, call_site())
+
+    def wait(timeout_s: float | None, _handle: Handle = handle) -> Any:
+        results = expected.get(actors.timeout_s(spec) if timeout_s is None else timeout_s)
+        return actors.one_result(spec, calls, results)
+
+    return Future(wait, expected.done)
 
 
-_NOTHING = inspect.signature(_nothing).bind()
+_NO_ARGUMENTS = inspect.Signature().bind()
 
 
-def _signature(method: Callable[..., Any]) -> inspect.Signature:
-    signature = inspect.signature(method)
-    parameters = list(signature.parameters.values())
-    return signature.replace(parameters=parameters[1:])
+def _signature(cls: type[Any], name: str) -> inspect.Signature:
+    """Of a method without its first argument, so that wrong arguments are a TypeError here, not in an actor."""
+    signature = inspect.signature(getattr(cls, name))
+    return signature.replace(parameters=list(signature.parameters.values())[1:])

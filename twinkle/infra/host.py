@@ -1,6 +1,5 @@
 """The process of a rank or replica: one actor around one object of a remote class."""
 
-import logging
 import os
 import socket
 from collections.abc import Generator, Iterator, Mapping
@@ -16,8 +15,6 @@ from twinkle.infra.device_group import RESOURCES
 from twinkle.infra.rank import Rank, become, hold_port
 from twinkle.infra.runtime import Runtime, set_runtime
 
-log = logging.getLogger("twinkle")
-
 URGENT = "urgent"
 """The threads that serve what may not wait for calls in flight."""
 URGENT_THREADS = 2
@@ -25,7 +22,7 @@ URGENT_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where an actor runs: node, address, a port that it holds, process, indexes of its accelerators."""
+    """Where an actor runs: node, address, a port that it holds (or 0), process, indexes of its accelerators."""
 
     node: str
     address: str
@@ -43,11 +40,12 @@ class Host:
         self._streams: dict[str, Iterator[Any]] = {}
         self._ended: set[str] = set()
 
-    def machine(self) -> Machine:
+    def machine(self, meet: bool) -> Machine:
+        """Where this process is; with a port that it holds where others shall ``meet`` it."""
         address = ray.util.get_node_ip_address()
         ids = ray.get_runtime_context().get_accelerator_ids()
         devices = tuple(str(each) for name in RESOURCES.values() for each in ids.get(name, []))
-        return Machine(socket.gethostname(), address, hold_port(address), os.getpid(), devices)
+        return Machine(socket.gethostname(), address, hold_port(address) if meet else 0, os.getpid(), devices)
 
     def build(self, cls: type[Any], payload: Any, rank: Rank, env: Mapping[str, str]) -> None:
         """Make the object, in a process that knows its rank and its group."""
@@ -59,7 +57,7 @@ class Host:
         become(rank)
         try:
             self._object = cls(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             raise _told(error, rank) from None
 
     def call(self, name: str, payload: Any) -> Any:
@@ -70,7 +68,7 @@ class Host:
             if isinstance(getattr(type(self._object), name, None), property):
                 return found
             return found(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             raise _told(error, self._rank) from None
 
     def stream(self, stream: str, name: str, payload: Any) -> Generator[Any, None, None]:
@@ -91,11 +89,11 @@ class Host:
                         break
             finally:
                 self._close_stream(stream)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             raise _told(error, self._rank) from None
 
     def end_stream(self, stream: str) -> None:
-        """End a stream before its time. A generator notices at its next item, what has a ``close`` of its own at once."""
+        """End a stream before its time; a generator notices at its next item, another iterator's `close` is called."""
         self._ended.add(stream)
         items = self._streams.get(stream)
         if items is not None and not isinstance(items, Generator):

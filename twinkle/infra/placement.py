@@ -30,16 +30,17 @@ class Plan:
 
     def __str__(self) -> str:
         """What is asked, e.g. "4 x {GPU: 2} on nodes with {pool: sampler}"."""
-        asked = f"{self.bundles} x {written(self.bundle)}"
+        asked = f"{self.bundles} x {'{no device, no CPU}' if self.bundle == NOTHING else written(self.bundle)}"
         if self.strategy == "STRICT_SPREAD" and self.bundles > 1:
             asked += ", each on a node of its own,"
         return asked + (f" on nodes with {written(self.labels)}" if self.labels else "")
 
 
 def plan(group: DeviceGroup, ranks_per_actor: int = 1) -> Plan:
-    """The bundles for a group whose actors have so many ranks each; ConfigError when its nodes cannot hold whole actors.
+    """The bundles for a group whose actors have so many ranks each.
 
-    A bundle is one actor, or the ranks of one node where the group says how many those are.
+    A bundle is one actor, or the ranks of one node where the group says how many those are; ConfigError when these
+    cannot hold whole actors.
     """
     per_bundle = group.ranks_per_node or ranks_per_actor
     if per_bundle % ranks_per_actor:

@@ -76,7 +76,8 @@ def hold_port(address: str) -> int:
     """Take a free port of this machine and keep it from others until ``torch_environment`` hands it over."""
     global _held
     if _held is None:
-        _held = socket.create_server((address, 0))
+        _held = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        _held.bind((address, 0))  # without listening, so that ranks which come early are refused and try again
     port: int = _held.getsockname()[1]
     return port
 

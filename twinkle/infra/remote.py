@@ -5,7 +5,7 @@ handle (see `twinkle.infra.handle`); in every other case it returns the plain ob
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -100,8 +100,9 @@ def remote_class(cls: Any = None, /, *, actors: str = "rank", concurrency: int =
     """Let objects of a class live on a device group: its constructor takes ``device_mesh=`` and ``remote_group=``.
 
     Args:
-        actors: "rank": one actor a rank, built with the mesh of the group (see `current_rank`); "replica": one actor
-            a data-parallel replica, which owns the devices of its model ranks and is built with the mesh of one replica.
+        actors: "rank": one actor a rank, built with the mesh of the group (see `current_rank`). "replica": one actor
+            a data-parallel replica, which owns the devices of its model ranks and is built with the mesh of one
+            replica.
         concurrency: calls that one actor serves at once; more wait their turn.
     """
     spec = RemoteClass(actors, concurrency)
@@ -113,7 +114,7 @@ def remote_class(cls: Any = None, /, *, actors: str = "rank", concurrency: int =
                 raise ConfigError(f"{cls.__name__}.__init__ has no argument {name!r}; a remote class needs it")
         setattr(cls, CLASS_MARK, spec)
         if not hasattr(cls.__new__, CLASS_MARK):
-            cls.__new__ = staticmethod(_maker(cls.__new__))  # type: ignore[method-assign,assignment]
+            cls.__new__ = staticmethod(_maker(cls.__new__))  # type: ignore[method-assign]
         return cls
 
     return mark if cls is None else mark(cls)
@@ -135,7 +136,10 @@ def _maker(plain_new: Callable[..., Any]) -> Callable[..., Any]:
 
 def _remote(cls: type[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """The handle for a constructor call; None when the object shall be a plain one."""
-    bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+    try:
+        bound = inspect.signature(cls.__init__).bind(None, *args, **kwargs)
+    except TypeError:
+        return None  # the constructor itself says what is wrong
     mesh, name = bound.arguments.get("device_mesh"), bound.arguments.get("remote_group")
     runtime = current_runtime()
     if name is not None and runtime.cluster is not None:
@@ -165,7 +169,7 @@ def fitting(mesh: DeviceMesh | None, group: DeviceGroup) -> DeviceMesh:
     return mesh
 
 
-def declared(cls: type[Any]) -> dict[str, RemoteFunction]:
+def declared(cls: type[Any]) -> Mapping[str, RemoteFunction]:
     """Names of a class's declared methods and properties, and how they are called."""
     found: dict[str, RemoteFunction] = {}
     for base in cls.__mro__:

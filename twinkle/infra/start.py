@@ -2,6 +2,7 @@
 
 import inspect
 import secrets
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from twinkle.infra.actors import Actors, travelling
 from twinkle.infra.cluster import Cluster, Reservation
 from twinkle.infra.device_group import RESOURCES, DeviceGroup
 from twinkle.infra.device_mesh import DeviceMesh
+from twinkle.infra.garbage import close_soon
 from twinkle.infra.handle import Handle
 from twinkle.infra.host import URGENT, URGENT_THREADS, Host, Machine
 from twinkle.infra.placement import plan, seats
@@ -51,6 +53,7 @@ def start(cls: type[Any], bound: inspect.BoundArguments, group: DeviceGroup, clu
 
     handle = Handle(actors, close)
     cluster.objects.add(handle)
+    weakref.finalize(handle, close_soon, close).atexit = False
     return handle
 
 
@@ -68,7 +71,7 @@ def _hosts(
     }
     mark = secrets.token_hex(4)
     return [
-        HostActor.options(  # type: ignore[attr-defined]
+        HostActor.options(
             **options,
             name=f"twinkle {cls.__name__} {group.name} rank {its_ranks[0]} {mark}",
             scheduling_strategy=PlacementGroupSchedulingStrategy(reservation.bundles, bundle),
@@ -90,7 +93,8 @@ def _built(
     actors = Actors(cls, group, mesh, handles, ranks, [], cluster.call_timeout_s)
     names = [actors.name(index) for index in range(len(handles))]
     site = call_site()
-    asked = [each.machine.remote() for each in handles]
+    meet = len(ranks[0]) == 1
+    asked = [each.machine.remote(meet and each is handles[0]) for each in handles]
     actors.machines = machines = Expected(f"the start of {cls.__name__}", asked, names, site).get(START_S)
     env = travelling(cluster.env)
     payload = ray.put((bound.args[1:], bound.kwargs))

@@ -14,7 +14,7 @@ from twinkle.infra.actors import Actors
 from twinkle.infra.dispatch import Call
 from twinkle.infra.host import URGENT
 from twinkle.infra.remote import RemoteFunction
-from twinkle.infra.waiting import Expected
+from twinkle.infra.waiting import fail
 
 END_S = 10.0
 
@@ -23,15 +23,18 @@ class RemoteStream(Iterator[Any]):
     """The items of all replicas in the order of their arrival; of the ranks that hold one model, those of one.
 
     `close`, the end of a ``with`` block, an error, or losing the last reference ends the stream at every replica.
+    ``owner`` lives as long as the stream.
     """
 
-    def __init__(self, actors: Actors, name: str, spec: RemoteFunction, calls: Mapping[int, Call], site: str) -> None:
-        self._actors, self._spec, self._site = actors, spec, site
+    def __init__(
+        self, actors: Actors, name: str, spec: RemoteFunction, calls: Mapping[int, Call], site: str, owner: object
+    ) -> None:
+        self._actors, self._spec, self._site, self._owner = actors, spec, site, owner
         self._what = f"{actors.cls.__name__}.{name}"
         self._id = uuid.uuid4().hex
         outputs = {actors.output(data_rank) for data_rank in calls}
         self._open: dict[Any, tuple[int, Call, bool]] = {}
-        for actor, call, payload in actors.sent(name, calls):
+        for actor, call, payload in actors.sent(calls):
             method = actors.handles[actor].stream.options(num_returns="streaming")
             self._open[method.remote(self._id, name, payload)] = (actor, call, actor in outputs)
 
@@ -39,16 +42,15 @@ class RemoteStream(Iterator[Any]):
         deadline = time.monotonic() + self._actors.timeout_s(self._spec)
         while self._open:
             stream = self._ready(deadline)
-            actor, call, counts = self._open[stream]
+            actor, call, counts = served = self._open.pop(stream)
             try:
                 item = ray.get(next(stream))
             except StopIteration:
-                del self._open[stream]
                 continue
             except RayError as error:
-                del self._open[stream]
                 self.close()
-                self._expected().fail(error, self._actors.name(actor))
+                fail(error, self._what, self._actors.name(actor), self._site, self._actors.closed)
+            self._open[stream] = served  # behind the others, so that one fast replica does not keep them waiting
             if counts:
                 return self._spec.collect(item, call.offset) if callable(self._spec.collect) else item
         raise StopIteration
@@ -69,12 +71,9 @@ class RemoteStream(Iterator[Any]):
             self._end()
 
     def _end(self) -> list[Any]:
-        ending = [actor for actor, _, _ in self._open.values()]
+        actors = [self._actors.handles[actor] for actor, _, _ in self._open.values()]
         self._open = {}
-        return [
-            self._actors.handles[actor].end_stream.options(concurrency_group=URGENT).remote(self._id)
-            for actor in ending
-        ]
+        return [actor.end_stream.options(concurrency_group=URGENT).remote(self._id) for actor in actors]
 
     def _ready(self, deadline: float) -> Any:
         left = max(0.0, deadline - time.monotonic())
@@ -84,9 +83,6 @@ class RemoteStream(Iterator[Any]):
         late = ", ".join(self._actors.name(actor) for actor, _, _ in self._open.values())
         self.close()
         raise RemoteTimeoutError(
-            f"{self._what} had no next item within {self._actors.timeout_s(self._spec):g} s at {late}; it was called at "
-            f"{self._site} and was ended"
+            f"{self._what} had no next item within {self._actors.timeout_s(self._spec):g} s at {late}; it was called "
+            f"at {self._site} and was ended"
         )
-
-    def _expected(self) -> Expected:
-        return Expected(self._what, [], [], self._site, lambda: self._actors.closed)

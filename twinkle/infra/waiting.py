@@ -24,7 +24,8 @@ def call_site() -> str:
 class Expected:
     """Results on their way from actors.
 
-    ``what`` is called, by ``names`` (one an actor), from ``site``; ``closed`` tells whether the actors were ended on purpose.
+    ``what`` is called at the actors with these ``names``, from ``site``; ``closed`` says whether they were ended on
+    purpose.
     """
 
     def __init__(
@@ -44,37 +45,46 @@ class Expected:
         except GetTimeoutError:
             raise self._late(timeout_s) from None
         except RayError as error:
-            self.fail(error, self._culprit(error))
+            failed = next((name for name, ref in zip(self.names, self.refs, strict=True) if _failed(ref)), self.what)
+            _forget(self.refs)
+            fail(error, self.what, failed, self.site, self._closed())
 
     def done(self) -> bool:
         """Whether `get` would return at once, or raise."""
         ready, waiting = ray.wait(self.refs, num_returns=len(self.refs), timeout=0)
         return not waiting or any(_failed(each) for each in ready)
 
-    def fail(self, error: RayError, name: str) -> NoReturn:
-        """Raise what an error of Ray means to the caller."""
-        note = f"{self.what} was called at {self.site}"
-        if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-            error.cause.add_note(note)
-            raise error.cause from error
-        if self._closed():
-            raise InfraError(f"{self.what} cannot be served: its actors were closed; {note}") from None
-        reason = " ".join(str(error).split())
-        raise RankLostError(f"{name} was lost while {self.what} was called; {note}; Ray says: {reason}") from None
-
-    def _culprit(self, error: RayError) -> str:
-        for name, ref in zip(self.names, self.refs, strict=True):
-            if _failed(ref):
-                return name
-        return self.what
-
     def _late(self, timeout_s: float) -> RemoteTimeoutError:
         _, waiting = ray.wait(self.refs, num_returns=len(self.refs), timeout=0)
         late = [name for name, ref in zip(self.names, self.refs, strict=True) if ref in waiting]
+        _forget(waiting)
         return RemoteTimeoutError(
             f"{self.what} did not end within {timeout_s:g} s at {', '.join(late)}, where it goes on; it was called at "
             f"{self.site}; a longer deadline is timeout_s of remote_function or call_timeout_s of initialize"
         )
+
+
+def fail(error: RayError, what: str, name: str, site: str, closed: bool) -> NoReturn:
+    """Raise what an error of Ray at the actor ``name`` means to the caller of ``what``."""
+    note = f"{what} was called at {site}"
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
+        error.cause.add_note(note)
+        raise error.cause from error
+    if closed:
+        raise InfraError(f"{name} was closed; {note}") from None
+    raise RankLostError(f"{name} was lost; {note}; Ray says: {reason(error)}") from None
+
+
+def reason(error: RayError) -> str:
+    """What Ray says, without the identifiers and advice that it adds."""
+    lines = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]
+    return " ".join(filter(None, lines)).split(" Some common causes include")[0]
+
+
+def _forget(refs: Sequence[Any]) -> None:
+    """Let Ray know that nobody will ask for these, so that it does not log errors which nobody asked for."""
+    for ref in refs:
+        ref.future().add_done_callback(lambda future: future.exception())
 
 
 def _failed(ref: Any) -> bool:
