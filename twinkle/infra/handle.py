@@ -52,7 +52,7 @@ class Handle:
         return self._actors.cls
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("__") or "_actors" not in self.__dict__:
             raise AttributeError(name)
         cls, known = self._actors.cls, self._declared
         if name not in known:
@@ -87,7 +87,7 @@ class Handle:
 
     def __repr__(self) -> str:
         actors = self._actors
-        return f"<{actors.cls.__name__} on device group {actors.group.name!r}, {actors.mesh}>"
+        return f"<{actors.cls.__name__} on device group {actors.group.name!r}, {actors.layout.mesh}>"
 
 
 def _begin(handle: Handle, name: str, spec: RemoteFunction, bound: inspect.BoundArguments) -> Future[Any]:

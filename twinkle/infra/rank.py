@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from twinkle.errors import ConfigError
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.device_mesh import DeviceMesh
+from twinkle.infra.layout import named
 
 LOCAL_ADDRESS = "127.0.0.1"
 
@@ -48,8 +49,7 @@ class Rank:
         return self.mesh.data_rank(self.rank)
 
     def __str__(self) -> str:
-        named = f"rank {self.rank}" if len(self.ranks) == 1 else f"ranks {self.ranks[0]}-{self.ranks[-1]}"
-        return f"{named} of {self.world_size}" + (f" in group {self.group.name!r}" if self.group else "")
+        return f"{named(self.ranks)} of {self.world_size}" + (f" in group {self.group.name!r}" if self.group else "")
 
 
 _current: Rank | None = None

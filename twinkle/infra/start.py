@@ -3,7 +3,7 @@
 import inspect
 import secrets
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import ray
@@ -11,11 +11,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from twinkle.infra.actors import Actors, travelling
 from twinkle.infra.cluster import Cluster, Reservation
-from twinkle.infra.device_group import RESOURCES, DeviceGroup
-from twinkle.infra.device_mesh import DeviceMesh
+from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.garbage import close_soon
 from twinkle.infra.handle import Handle
-from twinkle.infra.host import URGENT, URGENT_THREADS, Host, Machine
+from twinkle.infra.host import URGENT, URGENT_THREADS, Host
+from twinkle.infra.layout import Layout
 from twinkle.infra.placement import plan, seats
 from twinkle.infra.rank import Rank
 from twinkle.infra.remote import CLASS_MARK, RemoteClass
@@ -32,16 +32,14 @@ HostActor = ray.remote(concurrency_groups={URGENT: URGENT_THREADS})(Host)
 def start(cls: type[Any], bound: inspect.BoundArguments, group: DeviceGroup, cluster: Cluster) -> Handle:
     """The handle of a new object on a device group. Whatever goes wrong, nothing is left behind."""
     spec: RemoteClass = getattr(cls, CLASS_MARK)
-    mesh: DeviceMesh = bound.arguments["device_mesh"]
-    size = mesh.model_size if spec.actors == "replica" else 1
-    ranks = [range(first, first + size) for first in range(0, mesh.world_size, size)]
-    if spec.actors == "replica":
-        bound.arguments["device_mesh"] = mesh.replica
-    reservation = cluster.claim(group, plan(group, size), cls.__name__)
+    layout = Layout(bound.arguments["device_mesh"], spec.actors == "replica")
+    if layout.whole_replicas:
+        bound.arguments["device_mesh"] = layout.mesh.replica
+    reservation = cluster.claim(group, plan(group, layout.ranks_per_actor), cls.__name__)
     try:
-        together = mesh.model_size // size
-        handles = _hosts(cls, spec, reservation, ranks, together)
-        actors = _built(cls, bound, group, mesh, handles, ranks, cluster)
+        hosts = _hosts(cls, spec, reservation, layout)
+        actors = Actors(cls, group, layout, hosts, [], cluster.call_timeout_s)
+        _build(actors, bound, cluster.env)
     except BaseException:
         cluster.release(reservation)
         raise
@@ -57,54 +55,34 @@ def start(cls: type[Any], bound: inspect.BoundArguments, group: DeviceGroup, clu
     return handle
 
 
-def _hosts(
-    cls: type[Any], spec: RemoteClass, reservation: Reservation, ranks: Sequence[range], together: int
-) -> list[Any]:
+def _hosts(cls: type[Any], spec: RemoteClass, reservation: Reservation, layout: Layout) -> list[Any]:
+    """An actor in each seat, which takes what its ranks need."""
     group = reservation.group
-    needs = group.resources(len(ranks[0]))
-    options: dict[str, Any] = {
-        "num_cpus": needs.get("CPU", 0),
-        "num_gpus": needs.get("GPU", 0),
-        "resources": {name: needs[name] for name in RESOURCES.values() if name in needs and name != "GPU"},
-        "max_concurrency": spec.concurrency,
-        "max_restarts": 0,
-    }
+    needs = group.resources(layout.ranks_per_actor)
+    takes = {"num_cpus": needs.pop("CPU", 0), "num_gpus": needs.pop("GPU", 0), "resources": needs}
+    bundles = seats(reservation.plan, reservation.nodes(), layout.together)
     mark = secrets.token_hex(4)
     return [
         HostActor.options(
-            **options,
-            name=f"twinkle {cls.__name__} {group.name} rank {its_ranks[0]} {mark}",
+            **takes,
+            max_concurrency=spec.concurrency,
+            name=f"twinkle {cls.__name__} {group.name} rank {ranks[0]} {mark}",
             scheduling_strategy=PlacementGroupSchedulingStrategy(reservation.bundles, bundle),
         ).remote()
-        for its_ranks, bundle in zip(ranks, seats(reservation.plan, reservation.nodes(), together), strict=True)
+        for ranks, bundle in zip(layout.ranks, bundles, strict=True)
     ]
 
 
-def _built(
-    cls: type[Any],
-    bound: inspect.BoundArguments,
-    group: DeviceGroup,
-    mesh: DeviceMesh,
-    handles: list[Any],
-    ranks: Sequence[range],
-    cluster: Cluster,
-) -> Actors:
-    """Actors whose objects are built, each in a process that knows its rank."""
-    actors = Actors(cls, group, mesh, handles, ranks, [], cluster.call_timeout_s)
-    names = [actors.name(index) for index in range(len(handles))]
-    site = call_site()
-    meet = len(ranks[0]) == 1
-    asked = [each.machine.remote(meet and each is handles[0]) for each in handles]
-    actors.machines = machines = Expected(f"the start of {cls.__name__}", asked, names, site).get(START_S)
-    env = travelling(cluster.env)
-    payload = ray.put((bound.args[1:], bound.kwargs))
-    building = [
-        each.build.remote(cls, payload, _rank(its_ranks, mesh, group, machine, machines[0]), env)
-        for each, its_ranks, machine in zip(handles, ranks, machines, strict=True)
-    ]
+def _build(actors: Actors, bound: inspect.BoundArguments, env: Mapping[str, str]) -> None:
+    """Build the objects, each in a process that knows its rank, and note where these are."""
+    layout, cls, hosts = actors.layout, actors.cls, actors.handles
+    names, site = [actors.name(index) for index in range(len(hosts))], call_site()
+    meet = not layout.whole_replicas
+    asked = [host.machine.remote(meet and host is hosts[0]) for host in hosts]
+    machines = actors.machines = Expected(f"the start of {cls.__name__}", asked, names, site).get(START_S)
+    payload, variables = ray.put((bound.args[1:], bound.kwargs)), travelling(env)
+    building = []
+    for host, ranks, at in zip(hosts, layout.ranks, machines, strict=True):
+        rank = Rank(tuple(ranks), layout.mesh, actors.group, at.node, at.devices, machines[0].address, machines[0].port)
+        building.append(host.build.remote(cls, payload, rank, variables))
     Expected(f"{cls.__name__}(...)", building, names, site).get(BUILD_S)
-    return actors
-
-
-def _rank(ranks: range, mesh: DeviceMesh, group: DeviceGroup, machine: Machine, first: Machine) -> Rank:
-    return Rank(tuple(ranks), mesh, group, machine.node, machine.devices, first.address, first.port)

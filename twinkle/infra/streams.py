@@ -32,7 +32,7 @@ class RemoteStream(Iterator[Any]):
         self._actors, self._spec, self._site, self._owner = actors, spec, site, owner
         self._what = f"{actors.cls.__name__}.{name}"
         self._id = uuid.uuid4().hex
-        outputs = {actors.output(data_rank) for data_rank in calls}
+        outputs = {actors.layout.output(data_rank) for data_rank in calls}
         self._open: dict[Any, tuple[int, Call, bool]] = {}
         for actor, call, payload in actors.sent(calls):
             method = actors.handles[actor].stream.options(num_returns="streaming")

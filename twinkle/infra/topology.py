@@ -27,12 +27,13 @@ def get_device_placement() -> str:
 
 def _block(group: DeviceGroup, actors: "Actors | None", cluster: "Cluster") -> list[str]:
     if actors is not None:
-        whole = f"one actor a {'replica' if len(actors.handles) < group.ranks else 'rank'}"
-        head = f"  {_group(group)}, held by {actors.cls.__name__}: {actors.mesh}, {whole}"
+        whole = f"one actor a {'replica' if actors.layout.whole_replicas else 'rank'}"
+        head = f"  {_group(group)}, held by {actors.cls.__name__}: {actors.layout.mesh}, {whole}"
         where = [
-            (list(ranks), at.node, at.devices, at.pid) for ranks, at in zip(actors.ranks, actors.machines, strict=True)
+            (list(ranks), at.node, at.devices, at.pid)
+            for ranks, at in zip(actors.layout.ranks, actors.machines, strict=True)
         ]
-        return [head, *(f"    {line}" for line in table(actors.mesh, where))]
+        return [head, *(f"    {line}" for line in table(actors.layout.mesh, where))]
     reserved = cluster.reserved.get(group.name)
     if reserved is None:
         return [f"  {_group(group)}, nothing set apart"]
