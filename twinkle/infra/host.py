@@ -22,9 +22,12 @@ URGENT_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Where an actor runs: node, address, a port that it holds (or 0), process, indexes of its accelerators."""
+    """Where an actor runs: its node's name and Ray's id of it, address, a port that it holds (or 0), process, and the
+    indexes of its accelerators.
+    """
 
     node: str
+    node_id: str
     address: str
     port: int
     pid: int
@@ -43,9 +46,17 @@ class Host:
     def machine(self, meet: bool) -> Machine:
         """Where this process is; with a port that it holds where others shall ``meet`` it."""
         address = ray.util.get_node_ip_address()
-        ids = ray.get_runtime_context().get_accelerator_ids()
+        context = ray.get_runtime_context()
+        ids = context.get_accelerator_ids()
         devices = tuple(str(each) for name in RESOURCES.values() for each in ids.get(name, []))
-        return Machine(socket.gethostname(), address, hold_port(address) if meet else 0, os.getpid(), devices)
+        return Machine(
+            socket.gethostname(),
+            context.get_node_id(),
+            address,
+            hold_port(address) if meet else 0,
+            os.getpid(),
+            devices,
+        )
 
     def build(self, cls: type[Any], payload: Any, rank: Rank, env: Mapping[str, str]) -> None:
         """Make the object, in a process that knows its rank and its group."""
