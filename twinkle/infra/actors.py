@@ -18,7 +18,7 @@ from twinkle.infra.dispatch import Call, dispatched
 from twinkle.infra.host import URGENT, Machine
 from twinkle.infra.layout import Layout
 from twinkle.infra.remote import RemoteFunction
-from twinkle.infra.waiting import Expected, reason
+from twinkle.infra.waiting import Expected, connection, reason
 
 log = logging.getLogger("twinkle")
 
@@ -42,12 +42,13 @@ class Actors:
     call_timeout_s: float
     closed: bool = False
     _turns: Iterator[int] = field(default_factory=itertools.count)
+    _connection: str = field(default_factory=connection)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_turns": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_turns", "_connection")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state | {"_turns": itertools.count()}
+        self.__dict__ |= state | {"_turns": itertools.count(), "_connection": connection()}
 
     def name(self, index: int) -> str:
         """An actor, for a sentence."""
@@ -59,8 +60,9 @@ class Actors:
 
     def calls(self, spec: RemoteFunction, bound: inspect.BoundArguments) -> dict[int, Call]:
         """The call of each data rank."""
-        if self.closed or not ray.is_initialized():
-            raise InfraError(f"{self.cls.__name__} in group {self.group.name!r} was closed")
+        if self.closed or connection() != self._connection:
+            how = "was closed" if self.closed else "was reached by a connection to Ray that has ended"
+            raise InfraError(f"{self.cls.__name__} in group {self.group.name!r} {how}")
         return dispatched(spec.dispatch, self.layout.mesh, bound, spec.sliced, next(self._turns))
 
     def sent(self, calls: Mapping[int, Call]) -> list[tuple[int, Call, Any]]:
@@ -95,7 +97,7 @@ class Actors:
         """Close the objects, so far as they answer in time, and end the actors."""
         if not self.closed:
             self.closed = True
-            if ray.is_initialized():
+            if connection() == self._connection:
                 closing = [actor.close.options(concurrency_group=URGENT).remote() for actor in self.handles]
                 ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
                 for index, (actor, its_closing) in enumerate(zip(self.handles, closing, strict=True)):

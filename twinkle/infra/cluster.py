@@ -1,6 +1,7 @@
 """The Ray cluster behind mode "ray": attached or started, and what of it is set apart for which device group."""
 
 import os
+import secrets
 import socket
 import threading
 import warnings
@@ -14,7 +15,9 @@ from ray.util.placement_group import PlacementGroup, placement_group, placement_
 
 from twinkle.errors import ConfigError
 from twinkle.infra.device_group import DeviceGroup
+from twinkle.infra.garbage import settle
 from twinkle.infra.placement import Plan, plan, written
+from twinkle.infra.waiting import connection
 
 if TYPE_CHECKING:
     from twinkle.infra.actors import Actors
@@ -56,6 +59,7 @@ class Cluster:
     def reserve(self, groups: Iterable[DeviceGroup]) -> None:
         """Set apart what the groups need, all or nothing; what other groups had and nobody held is given back."""
         wanted = list(groups)
+        self._settle(wanted)
         with self._lock:
             free = [name for name, each in self.reserved.items() if each.holder is None]
             for name in free:
@@ -72,8 +76,9 @@ class Cluster:
 
     def claim(self, group: DeviceGroup, wanted: Plan, holder: str) -> Reservation:
         """What is set apart for a group, in bundles as planned; ConfigError when another object holds it."""
-        if _connection() != self.connection:
+        if connection() != self.connection:
             raise ConfigError("the connection to Ray that twinkle.initialize('ray') made has ended; call it again")
+        self._settle([group])
         with self._lock:
             known = self.reserved.get(group.name)
             if known is not None and known.holder is not None:
@@ -89,12 +94,17 @@ class Cluster:
             known.holder = holder
             return known
 
+    def _settle(self, groups: Iterable[DeviceGroup]) -> None:
+        """Objects that were dropped a moment ago may still hold their groups."""
+        if any(group.name in self.reserved and self.reserved[group.name].holder is not None for group in groups):
+            settle(self.timeout_s)
+
     def release(self, reservation: Reservation) -> None:
         """Give back what an object held; every actor in it ends."""
         with self._lock:
             if self.reserved.get(reservation.group.name) is reservation:
                 del self.reserved[reservation.group.name]
-        if _connection() == self.connection:
+        if connection() == self.connection:
             remove_placement_group(reservation.bundles)
 
     def alive(self) -> list["Actors"]:
@@ -107,7 +117,7 @@ class Cluster:
             each.close()
         for reservation in list(self.reserved.values()):
             self.release(reservation)
-        if self.ours and _connection() == self.connection:
+        if self.ours and connection() == self.connection:
             ray.shutdown()
 
     def _made(self, wanted: list[tuple[DeviceGroup, Plan]]) -> list[Reservation]:
@@ -144,8 +154,8 @@ def open_cluster(
 ) -> Cluster:
     """Connect, unless an earlier call did, and set apart what the groups need; a failure leaves nothing behind."""
     ours = _connect(address, timeout_s)
-    alive = before if before is not None and before.connection == _connection() else None
-    cluster = Cluster(ours or (alive is not None and alive.ours), _connection(), timeout_s, call_timeout_s, env)
+    alive = before if before is not None and before.connection == connection() else None
+    cluster = Cluster(ours or (alive is not None and alive.ours), connection(), timeout_s, call_timeout_s, env)
     if alive is not None:
         cluster.reserved, cluster.objects, cluster._lock = alive.reserved, alive.objects, alive._lock
     try:
@@ -180,11 +190,6 @@ def _connect(address: str | None, timeout_s: float) -> bool:
     return True
 
 
-def _connection() -> str:
-    """What tells one connection of this process from the next; "" without any."""
-    return ray.get_runtime_context().get_worker_id() if ray.is_initialized() else ""
-
-
 def _require_same(address: str | None) -> None:
     here = ray.get_runtime_context().gcs_address
     if address not in (None, "auto", here):
@@ -201,8 +206,10 @@ def _require_reachable(where: str, timeout_s: float) -> None:
 
 def _bundles(group: DeviceGroup, wanted: Plan) -> PlacementGroup:
     labels = [dict(wanted.labels)] * wanted.bundles if wanted.labels else None
+    name = f"twinkle {group.name} {secrets.token_hex(4)}"
+    bundles = [dict(wanted.bundle)] * wanted.bundles
     try:
-        return placement_group([dict(wanted.bundle)] * wanted.bundles, wanted.strategy, bundle_label_selector=labels)
+        return placement_group(bundles, wanted.strategy, name, bundle_label_selector=labels)
     except ValueError as error:
         raise ConfigError(f"device group {group.name!r} cannot be placed: {error}") from error
 

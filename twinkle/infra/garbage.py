@@ -22,6 +22,13 @@ def close_soon(close: Callable[[], None]) -> None:
         threading.Thread(target=_close_all, name="closes lost handles", daemon=True).start()
 
 
+def settle(timeout_s: float) -> None:
+    """Wait until what nobody refers to any more at this moment is closed."""
+    settled = threading.Event()
+    close_soon(settled.set)
+    settled.wait(timeout_s)
+
+
 def _close_all() -> None:
     while True:
         close = _left.get()

@@ -37,11 +37,16 @@ class Machine:
 class Host:
     """What runs inside the actor. Every method that calls the object raises the object's own error, with a note."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._object: Any = None
         self._rank = Rank()
         self._streams: dict[str, Iterator[Any]] = {}
         self._ended: set[str] = set()
+
+    def __repr__(self) -> str:
+        """What Ray puts before each line that the process prints."""
+        return self._name
 
     def machine(self, meet: bool) -> Machine:
         """Where this process is; with a port that it holds where others shall ``meet`` it."""

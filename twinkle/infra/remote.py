@@ -85,8 +85,14 @@ def remote_function(method: Any = None, /, **declared: Any) -> Any:
         declared["collect"] = "flatten" if declared.get("dispatch", "all") != "all" else "first"
     spec = RemoteFunction(**declared)
 
-    def mark(method: F) -> F:
-        setattr(method, MARK, spec)
+    def mark(method: Any) -> Any:
+        function = method.fget if isinstance(method, property) else method
+        if inspect.iscoroutinefunction(function):
+            raise ConfigError(
+                f"{function.__qualname__} is async; a remote function is a plain one, and concurrency=N of its class "
+                "serves several calls at once"
+            )
+        setattr(function, MARK, spec)
         return method
 
     return mark if method is None else mark(method)

@@ -15,7 +15,7 @@ from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.garbage import close_soon
 from twinkle.infra.handle import Handle
 from twinkle.infra.host import URGENT, URGENT_THREADS, Host
-from twinkle.infra.layout import Layout
+from twinkle.infra.layout import Layout, named
 from twinkle.infra.placement import plan, seats
 from twinkle.infra.rank import Rank
 from twinkle.infra.remote import CLASS_MARK, RemoteClass
@@ -68,7 +68,7 @@ def _hosts(cls: type[Any], spec: RemoteClass, reservation: Reservation, layout: 
             max_concurrency=spec.concurrency,
             name=f"twinkle {cls.__name__} {group.name} rank {ranks[0]} {mark}",
             scheduling_strategy=PlacementGroupSchedulingStrategy(reservation.bundles, bundle),
-        ).remote()
+        ).remote(f"{cls.__name__} {named(ranks)}")
         for ranks, bundle in zip(layout.ranks, bundles, strict=True)
     ]
 

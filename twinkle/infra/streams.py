@@ -32,6 +32,7 @@ class RemoteStream(Iterator[Any]):
         self._actors, self._spec, self._site, self._owner = actors, spec, site, owner
         self._what = f"{actors.cls.__name__}.{name}"
         self._id = uuid.uuid4().hex
+        self._closed = False
         outputs = {actors.layout.output(data_rank) for data_rank in calls}
         self._open: dict[Any, tuple[int, Call, bool]] = {}
         for actor, call, payload in actors.sent(calls):
@@ -42,7 +43,10 @@ class RemoteStream(Iterator[Any]):
         deadline = time.monotonic() + self._actors.timeout_s(self._spec)
         while self._open:
             stream = self._ready(deadline)
-            actor, call, counts = served = self._open.pop(stream)
+            served = self._open.pop(stream, None)
+            if served is None:  # closed by another thread meanwhile
+                break
+            actor, call, counts = served
             try:
                 item = ray.get(next(stream))
             except StopIteration:
@@ -50,6 +54,8 @@ class RemoteStream(Iterator[Any]):
             except RayError as error:
                 self.close()
                 fail(error, self._what, self._actors.name(actor), self._site, self._actors.closed)
+            if self._closed:
+                break
             self._open[stream] = served  # behind the others, so that one fast replica does not keep them waiting
             if counts:
                 return self._spec.collect(item, call.offset) if callable(self._spec.collect) else item
@@ -71,13 +77,15 @@ class RemoteStream(Iterator[Any]):
             self._end()
 
     def _end(self) -> list[Any]:
+        self._closed = True
         actors = [self._actors.handles[actor] for actor, _, _ in self._open.values()]
         self._open = {}
         return [actor.end_stream.options(concurrency_group=URGENT).remote(self._id) for actor in actors]
 
     def _ready(self, deadline: float) -> Any:
         left = max(0.0, deadline - time.monotonic())
-        ready, _ = ray.wait(list(self._open), num_returns=1, timeout=left)
+        waiting = list(self._open)
+        ready, _ = ray.wait(waiting, num_returns=1, timeout=left) if waiting else ([None], [])
         if ready:
             return ready[0]
         late = ", ".join(self._actors.name(actor) for actor, _, _ in self._open.values())

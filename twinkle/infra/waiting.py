@@ -21,6 +21,11 @@ def call_site() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
+def connection() -> str:
+    """What tells one connection of this process to Ray from the next; "" without any."""
+    return str(ray.get_runtime_context().get_worker_id()) if ray.is_initialized() else ""
+
+
 class Expected:
     """Results on their way from actors.
 

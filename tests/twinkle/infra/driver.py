@@ -18,7 +18,7 @@ def main(address: str, file: str) -> None:
     handles = [Ranks(remote_group="ranks"), replicas]
     Path(f"{file}.part").write_bytes(cloudpickle.dumps(handles))
     Path(f"{file}.part").rename(file)
-    print(*(each["pid"] for handle in handles for each in handle.whoami()), flush=True)  # type: ignore[attr-defined]
+    print(*(each["pid"] for handle in handles for each in handle.whoami()), flush=True)
     threading.Event().wait(100)
 
 

@@ -155,6 +155,13 @@ class Ranks:
         dist.destroy_process_group()
         return float(tensor)
 
+    @remote_function
+    def gpus(self) -> int:
+        """How many torch sees."""
+        import torch
+
+        return torch.cuda.device_count()
+
     def secret(self) -> None:
         """Not declared."""
 

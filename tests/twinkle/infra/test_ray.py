@@ -1,7 +1,7 @@
 """Objects on device groups of a real Ray, on one machine."""
 
 import re
-import warnings
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def test_a_handle_has_what_is_declared_and_nothing_else(ranks: Ranks) -> None:
     with pytest.raises(AttributeError, match="no declared attribute 'tag'"):
         ranks.tag  # noqa: B018
     with pytest.raises(TypeError, match="missing a required argument: 'items'"):
-        ranks.double()  # type: ignore[call-arg]
+        ranks.double()
 
 
 def test_an_error_is_the_methods_own_with_rank_and_call_site_while_others_hang(ranks: Ranks) -> None:
@@ -156,8 +156,17 @@ def test_the_end_of_a_stream_ends_it_at_every_replica(replicas: Replicas, end: s
     until(closed)
 
 
+def test_a_stream_may_be_closed_by_another_thread(replicas: Replicas) -> None:
+    stream: Any = replicas.countdown()
+    closing = threading.Timer(0.2, stream.close)
+    closing.start()
+
+    assert list(stream) == []
+    closing.join()
+
+
 def test_an_iterator_with_a_close_of_its_own_is_closed_at_once(replicas: Replicas) -> None:
-    with replicas.countdown():  # type: ignore[attr-defined]
+    with replicas.countdown():
         pass
 
     assert replicas.double([1]) == [2]
@@ -167,7 +176,7 @@ def test_handles_travel(replicas: Replicas, ray_cluster: Any) -> None:
     @ray_cluster.remote(num_cpus=0)
     def elsewhere(handle: Replicas) -> tuple[list[int], list[Any], str]:
         try:
-            handle.close()  # type: ignore[attr-defined]
+            handle.close()
         except InfraError as error:
             return handle.double([1, 2, 3]), sorted(handle.spell(["a", "b"])), str(error)
         raise AssertionError("a copy was closed")
@@ -188,7 +197,7 @@ def test_the_placement_shows_every_rank(ranks: Ranks, replicas: Replicas) -> Non
     assert "device group 'ranks': 4 ranks on cpu, held by Ranks: dp=2 pp=2 (4 ranks), one actor a rank" in text
     assert "device group 'replicas': 4 ranks on cpu, held by Replicas: dp=2 tp=2 (4 ranks), one actor a replica" in text
     assert "device group 'spare': 2 ranks on cpu, free: 2 x {no device, no CPU} on" in text
-    pids = [each["pid"] for each in replicas.whoami()]  # type: ignore[attr-defined]
+    pids = [each["pid"] for each in replicas.whoami()]
     rows = [line.split() for line in text.splitlines() if line.endswith(tuple(map(str, pids)))]
     assert [(row[:4], row[-1]) for row in rows] == [
         (["0", "0", "0", "0"], str(pids[0])),
@@ -220,7 +229,7 @@ def test_what_fails_to_be_built_leaves_its_group_free(four: None) -> None:
         Ranks("broken", remote_group="spare")
     assert "Ranks(...) was called at" in caught.value.__notes__[1]
 
-    with Ranks("whole", remote_group="spare") as handle:  # type: ignore[attr-defined]
+    with Ranks("whole", remote_group="spare") as handle:
         found = handle.whoami()
         assert [each["mesh"] for each in found] == ["dp=2 (2 ranks)"] * 2
     until(lambda: all(ended(each["pid"]) for each in found))
@@ -238,23 +247,25 @@ def test_a_lost_rank_is_named_and_its_group_can_be_used_again(four: None) -> Non
         handle.double([1, 2])
     with pytest.raises(RankLostError, match="rank 1 of Ranks in group 'spare' was lost"):
         list(handle.spell(["a", "b"]))
-    handle.close()  # type: ignore[attr-defined]
+    handle.close()
 
     again = Ranks(remote_group="spare")
     assert again.double([1, 2]) == [2, 4]
-    again.close()  # type: ignore[attr-defined]
+    again.close()
 
 
 def test_a_handle_that_nobody_has_any_more_is_closed(four: None) -> None:
     handle = Ranks(remote_group="spare")
-    pids = [each["pid"] for each in handle.whoami()]  # type: ignore[attr-defined]
+    pids = [each["pid"] for each in handle.whoami()]
     method = handle.total
     del handle
     assert method() == 2.0
     del method
 
+    with Ranks(remote_group="spare") as again:  # which waits for the end of the one before
+        assert again.total() == 2.0
     until(lambda: all(map(ended, pids)))
-    until(lambda: "'spare': 2 ranks on cpu, nothing set apart" in get_device_placement())
+    assert "'spare': 2 ranks on cpu, nothing set apart" in get_device_placement()
 
 
 def test_ranks_that_the_cluster_has_not_got_are_told_and_nothing_is_left(ranks: Ranks, replicas: Replicas) -> None:
@@ -270,7 +281,7 @@ def test_ranks_that_the_cluster_has_not_got_are_told_and_nothing_is_left(ranks: 
     assert current_runtime() is before
     until(lambda: placement_groups() == 2)
     assert ranks.double([1]) == replicas.double([1]) == [2]
-    with Ranks(remote_group="spare") as spare:  # type: ignore[attr-defined]
+    with Ranks(remote_group="spare") as spare:
         assert spare.double([1]) == [2]
 
 
@@ -278,7 +289,7 @@ def test_the_gpus_of_a_script_run_on_a_small_cpu(four: None, monkeypatch: pytest
     monkeypatch.setenv("TWINKLE_DEVICE_ALIASES", "cuda:cpu")
     with pytest.warns(UserWarning, match=r"'sampler' \(cuda on cpu\)"):
         twinkle.initialize("ray", groups=[DeviceGroup(name="sampler", ranks=4, device_type="cuda")])
-    with Replicas(device_mesh=DeviceMesh.from_sizes(dp_size=4), remote_group="sampler") as handle:  # type: ignore[attr-defined]
+    with Replicas(device_mesh=DeviceMesh.from_sizes(dp_size=4), remote_group="sampler") as handle:
         assert handle.double(list(range(6))) == [0, 2, 4, 6, 8, 10]
 
 
@@ -294,5 +305,13 @@ def test_no_cluster_at_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_another_cluster_than_the_one_at_hand_is_refused(ray_cluster: Any) -> None:
-    with warnings.catch_warnings(), pytest.raises(ConfigError, match="this process is connected to the Ray cluster at"):
+    with pytest.raises(ConfigError, match="this process is connected to the Ray cluster at"):
         twinkle.initialize("ray", address="127.0.0.1:9")
+
+
+@pytest.mark.gpu
+def test_a_rank_on_cuda_sees_its_own_gpu_only(ray_cluster: Any) -> None:
+    twinkle.initialize("ray", [DeviceGroup("trainer", 1, "cuda")])
+    with Ranks(remote_group="trainer") as handle:
+        assert len(handle.whoami()[0]["devices"]) == handle.gpus() == 1
+    twinkle.initialize("local")

@@ -55,7 +55,7 @@ def nodes_of(handle: Any) -> list[str]:
 def test_a_replica_has_its_devices_on_one_node(nodes: Any) -> None:
     twinkle.initialize("ray", [DeviceGroup("sampler", 4, "cuda", cpus_per_rank=1)])
     mesh = DeviceMesh.from_sizes(dp_size=2, tp_size=2)
-    with Replicas(device_mesh=mesh, remote_group="sampler") as handle:  # type: ignore[attr-defined]
+    with Replicas(device_mesh=mesh, remote_group="sampler") as handle:
         found = handle.whoami()
 
         assert [each["ranks"] for each in found] == [[0, 1], [2, 3]]
@@ -78,7 +78,7 @@ def test_replicas_that_fit_no_node_are_told_with_what_is_free(nodes: Any) -> Non
 def test_ranks_of_one_model_are_neighbours_where_there_is_room(nodes: Any) -> None:
     twinkle.initialize("ray", [DeviceGroup("trainer", 6, "cuda")])
     mesh = DeviceMesh.from_sizes(dp_size=3, tp_size=2)
-    with Ranks(device_mesh=mesh, remote_group="trainer") as handle:  # type: ignore[attr-defined]
+    with Ranks(device_mesh=mesh, remote_group="trainer") as handle:
         where = nodes_of(handle)
 
     assert sorted(Counter(where).values()) == [1, 2, 3]
@@ -87,7 +87,7 @@ def test_ranks_of_one_model_are_neighbours_where_there_is_room(nodes: Any) -> No
 
 def test_labels_choose_the_nodes(nodes: Any) -> None:
     twinkle.initialize("ray", [DeviceGroup("reward", 2, "cuda", label_selector={"pool": "b"})])
-    with Ranks(remote_group="reward") as handle:  # type: ignore[attr-defined]
+    with Ranks(remote_group="reward") as handle:
         assert [pools()[each["node"]] for each in handle.whoami()] == ["b", "b"]
     with pytest.raises(ConfigError, match=r"as 1 x {GPU: 1} on nodes with {pool: c}.*with labels {pool: b}"):
         twinkle.initialize("ray", [DeviceGroup("reward", 1, "cuda", label_selector={"pool": "c"})], timeout_s=0.5)
@@ -95,7 +95,7 @@ def test_labels_choose_the_nodes(nodes: Any) -> None:
 
 def test_ranks_per_node_spreads_a_group_evenly(nodes: Any) -> None:
     twinkle.initialize("ray", [DeviceGroup("trainer", 3, "cuda", ranks_per_node=1)])
-    with Ranks(remote_group="trainer") as handle:  # type: ignore[attr-defined]
+    with Ranks(remote_group="trainer") as handle:
         where = nodes_of(handle)
 
     assert len(set(where)) == 3

@@ -10,7 +10,7 @@ import twinkle
 from twinkle import DeviceGroup, DeviceMesh, remote_class, remote_function
 from twinkle.errors import ConfigError, RemoteTimeoutError
 from twinkle.infra import current_rank, get_device_placement, submit, torch_environment
-from twinkle.infra.remote import declared
+from twinkle.infra.remote import RemoteFunction, declared
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,15 @@ class Counter(Base):
 
 
 class Child(Counter):
-    pass
+    @remote_function(collect="sum")
+    @property
+    def twice(self) -> int:
+        return 2 * self.start
+
+
+class Async:
+    async def method(self) -> None:
+        pass
 
 
 def test_without_ray_the_class_is_what_it_was() -> None:
@@ -59,7 +67,7 @@ def test_without_ray_the_class_is_what_it_was() -> None:
 
 def test_an_override_is_declared_as_what_it_overrides() -> None:
     assert list(declared(Counter)) == ["count", "fail", "value"]
-    assert declared(Child) == declared(Counter)
+    assert declared(Child) == {**declared(Counter), "twice": RemoteFunction(collect="sum")}
     assert (declared(Counter)["count"].dispatch, declared(Counter)["count"].collect) == ("slice_dp", "sum")
     assert (declared(Counter)["value"].dispatch, declared(Counter)["value"].collect) == ("all", "first")
 
@@ -75,7 +83,7 @@ def test_a_mesh_of_several_ranks_needs_mode_ray(remote_group: str | None) -> Non
 
 def test_wrong_arguments_are_the_constructors_to_refuse() -> None:
     with pytest.raises(TypeError, match=r"__init__\(\) missing 1 required positional argument: 'start'"):
-        Counter(device_mesh=DeviceMesh())  # type: ignore[call-arg]
+        Counter(device_mesh=DeviceMesh())
 
 
 @pytest.mark.parametrize(
@@ -85,6 +93,7 @@ def test_wrong_arguments_are_the_constructors_to_refuse() -> None:
         (lambda: remote_function(collect="max"), "collect='max' is unknown; choose one of: flatten, first, mean, sum"),
         (lambda: remote_class(actors="all"), "actors='all' is unknown; choose one of: rank, replica"),
         (lambda: remote_class(concurrency=0), "concurrency is 0; it must be an integer >= 1"),
+        (lambda: remote_function(Async.method), "Async.method is async; a remote function is a plain one"),
         (lambda: remote_class(Base), "Base.__init__ has no argument 'device_mesh'; a remote class needs it"),
     ],
 )
