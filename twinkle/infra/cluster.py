@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import grpc
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
@@ -197,11 +198,21 @@ def _require_same(address: str | None) -> None:
 
 
 def _require_reachable(where: str, timeout_s: float) -> None:
+    """Ray itself waits for minutes where nobody answers, or somebody else does."""
     host, _, port = where.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=timeout_s).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s).close()
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Ray cluster answers at {where!r}: {error}") from error
+    if os.environ.get("RAY_USE_TLS", "0") != "1":
+        with grpc.insecure_channel(where) as channel:
+            try:
+                grpc.channel_ready_future(channel).result(timeout=timeout_s)
+            except grpc.FutureTimeoutError:
+                raise ConfigError(
+                    f"what answers at {where!r} did not speak like a Ray head within {timeout_s:g} s; the address is "
+                    "that of its GCS, usually port 6379"
+                ) from None
 
 
 def _bundles(group: DeviceGroup, wanted: Plan) -> PlacementGroup:

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray import cloudpickle
 
-from twinkle.errors import InfraError
+from twinkle.errors import ConfigError, InfraError
 from twinkle.infra.device_group import RESOURCES
 from twinkle.infra.rank import Rank, become, hold_port
 from twinkle.infra.runtime import Runtime, set_runtime
@@ -83,7 +83,12 @@ class Host:
             found = getattr(self._object, name)
             if isinstance(getattr(type(self._object), name, None), property):
                 return found
-            return found(*args, **kwargs)
+            result = found(*args, **kwargs)
+            if isinstance(result, Generator):  # of which Ray would take the first item for the result
+                raise ConfigError(
+                    f"{type(self._object).__name__}.{name} returned a generator; declare it with stream=True"
+                )
+            return result
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             raise _told(error, self._rank) from None
 

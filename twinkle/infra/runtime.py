@@ -25,7 +25,7 @@ class Runtime:
 
     mode: str = "local"
     groups: Mapping[str, DeviceGroup] = field(default_factory=lambda: MappingProxyType({}))
-    cluster: "Cluster | None" = field(default=None, compare=False)
+    cluster: "Cluster | None" = field(default=None, compare=False, repr=False)
 
     def group(self, name: str) -> DeviceGroup:
         """The group of that name; an unknown one is a ConfigError that lists the known ones."""

@@ -23,7 +23,10 @@ def call_site() -> str:
 
 def connection() -> str:
     """What tells one connection of this process to Ray from the next; "" without any."""
-    return str(ray.get_runtime_context().get_worker_id()) if ray.is_initialized() else ""
+    if not ray.is_initialized():
+        return ""
+    context = ray.get_runtime_context()
+    return f"{context.get_node_id()} {context.get_worker_id()}"
 
 
 class Expected:

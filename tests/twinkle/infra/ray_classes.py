@@ -156,6 +156,10 @@ class Ranks:
         return float(tensor)
 
     @remote_function
+    def generator(self) -> Iterator[int]:
+        yield 1
+
+    @remote_function
     def gpus(self) -> int:
         """How many torch sees."""
         import torch

@@ -1,6 +1,7 @@
 """Objects on device groups of a real Ray, on one machine."""
 
 import re
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,11 @@ def test_futures_are_of_one_call_each_and_raise_where_they_are_asked(replicas: R
         failing.result(20)
     replicas.release()
     assert "test_ray.py" in caught.value.__notes__[1]
+
+
+def test_a_generator_is_no_result(replicas: Replicas) -> None:
+    with pytest.raises(ConfigError, match=r"Replicas\.generator returned a generator; declare it with stream=True"):
+        replicas.generator()
 
 
 def test_calls_share_an_actor_and_urgent_ones_do_not_wait(replicas: Replicas) -> None:
@@ -302,6 +308,18 @@ def test_no_cluster_at_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:10001")
     with pytest.raises(ConfigError, match="the address of the Ray cluster is 'ray://127"):
         twinkle.initialize("ray")
+
+
+def test_something_else_at_an_address_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(
+            ConfigError, match=rf"what answers at '{address}' did not speak like a Ray head within 0\.3 s"
+        ):
+            twinkle.initialize("ray", address=address, timeout_s=0.3)
 
 
 def test_another_cluster_than_the_one_at_hand_is_refused(ray_cluster: Any) -> None:

@@ -11,7 +11,7 @@ import twinkle
 from tests.conftest import begin_ray
 from tests.twinkle.infra.ray_classes import Ranks, Replicas
 from twinkle import DeviceGroup, DeviceMesh
-from twinkle.errors import ConfigError
+from twinkle.errors import ConfigError, InfraError
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +99,20 @@ def test_ranks_per_node_spreads_a_group_evenly(nodes: Any) -> None:
         where = nodes_of(handle)
 
     assert len(set(where)) == 3
+
+
+def test_a_connection_that_ended_is_told(nodes: Any) -> None:
+    import ray
+
+    twinkle.initialize("ray", [DeviceGroup("sampler", 1, "cuda")])
+    handle = Ranks(remote_group="sampler")
+    ray.shutdown()
+    with pytest.raises(ConfigError, match=r"the connection to Ray that twinkle\.initialize\('ray'\) made has ended"):
+        Ranks(remote_group="sampler")
+    begin_ray(nodes.address)
+    with pytest.raises(InfraError, match="Ranks in group 'sampler' was reached by a connection to Ray that has ended"):
+        handle.double([1])
+    handle.close()
+    twinkle.initialize("ray", [DeviceGroup("sampler", 1, "cuda")])
+    with Ranks(remote_group="sampler") as again:
+        assert again.double([1]) == [2]
