@@ -1,0 +1,1 @@
+"""Figures of samplers and of the device groups that they run on."""
