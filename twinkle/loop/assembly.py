@@ -85,7 +85,7 @@ def assemble(
     for client in clients.values():
         stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
-    folder = base_model(config.model, run.path)
+    folder = base_model(config.model, run.path, config.hub)
     sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)

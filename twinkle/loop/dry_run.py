@@ -22,7 +22,7 @@ MIB = 1024**2
 def dry_run(console: Console, config: TrainConfig, resolved: str, source: PromptSource) -> None:
     """Print the resolved configuration, the plan and the memory estimate; nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
-        model = base_model(config.model, Path(folder))
+        model = base_model(config.model, Path(folder), config.hub)
         tokens = _longest_prompt(model, config, source) + config.sampler.max_tokens
         rows = _rows_at_once(config, tokens)
         memory = estimate_memory(model, config.model, rows=rows, tokens=tokens, kl_coef=config.algo.kl_coef)
