@@ -20,6 +20,7 @@ from twinkle.loop.run_folder import RunIdentity
 from twinkle.model.config import ModelConfig, OptimConfig
 from twinkle.rl.config import AlgoConfig
 from twinkle.sampler.config import SamplerConfig
+from twinkle.template.config import TemplateConfig
 
 NOT_PART_OF_THE_RESULT = (
     "run.", "metrics.", "queue.", "eval.", "hub.", "loop.steps", "loop.checkpoint", "loop.samples_every",
@@ -36,6 +37,7 @@ class TrainConfig:
     hub: HubConfig = field(default_factory=HubConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -87,6 +87,7 @@ def assemble(
     metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
     folder = base_model(config.model, run.path, config.hub)
     sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
+    sampler.set_template(config.template.name, **config.template.arguments())
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)

@@ -34,7 +34,8 @@ def dry_run(console: Console, config: TrainConfig, resolved: str, source: Prompt
 
 def _longest_prompt(model: Path, config: TrainConfig, source: PromptSource) -> int:
     """Tokens of the longest prompt that is known beforehand."""
-    template = make_template("auto", AutoTokenizer.from_pretrained(model))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    template = make_template(config.template.name, tokenizer, **config.template.arguments())
     return max(len(template.encode(trajectory_of(row.prompt))["input_ids"]) for row in source.known_prompts())
 
 

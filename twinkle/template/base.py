@@ -168,7 +168,7 @@ def require_tokens(tokenizer: Any, name: str, tokens: Sequence[str]) -> None:
         )
 
 
-def _check_length(max_length: int | None, truncation: str) -> None:
+def _check_length(max_length: object, truncation: str) -> None:
     if max_length is None:
         if truncation != "raise":
             raise ConfigError(f"truncation={truncation!r} needs max_length, the most tokens of a conversation")
