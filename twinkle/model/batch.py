@@ -85,29 +85,24 @@ def make_batch(
         DataError: a prompt is empty (nothing would predict its response), or a response and its log-probs differ in
             length.
     """
-    count = len(prompt_ids)
     prompts, responses = [_ids(row) for row in prompt_ids], [_ids(row) for row in response_ids]
-    width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-    input_ids_BT = torch.full((count, width), pad_token_id)
-    attention_mask_BT = torch.zeros(count, width, dtype=torch.int64)
-    response_mask_BT = torch.zeros(count, width)
-    old_logprobs_BT = torch.zeros(count, width)
-    masks = [torch.ones(len(response)) for response in responses] if response_masks is None else response_masks
-    for row, (prompt, response, logprobs, mask) in enumerate(zip(prompts, responses, old_logprobs, masks, strict=True)):
-        _check_row(row, len(prompt), len(response), len(logprobs), len(mask))
-        sampled = torch.as_tensor(mask, dtype=torch.float32)
-        end = len(prompt) + len(response)
-        input_ids_BT[row, :end] = torch.cat([prompt, response])
-        attention_mask_BT[row, :end] = 1
-        response_mask_BT[row, len(prompt) : end] = sampled
-        old_logprobs_BT[row, len(prompt) : end] = torch.as_tensor(logprobs, dtype=torch.float32) * sampled
+    logprobs = list(map(_floats, old_logprobs))
+    masks = (
+        [torch.ones(len(row)) for row in responses] if response_masks is None else list(map(_floats, response_masks))
+    )
+    for row, lengths in enumerate(
+        zip(*(map(len, each) for each in (prompts, responses, logprobs, masks)), strict=True)
+    ):
+        _check_row(row, *lengths)
+    before = [torch.zeros(len(prompt)) for prompt in prompts]
+    sampled = [torch.where(mask > 0, logp, 0.0) for mask, logp in zip(masks, logprobs, strict=True)]
     return TrainBatch(
-        input_ids_BT,
-        attention_mask_BT,
-        response_mask_BT,
-        old_logprobs_BT,
-        torch.as_tensor(advantages, dtype=torch.float32),
-        torch.ones(count) if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+        _padded(prompts, responses, pad_token_id),
+        _padded([torch.ones_like(row) for row in prompts], [torch.ones_like(row) for row in responses]),
+        _padded(before, masks),
+        _padded(before, sampled),
+        _floats(advantages),
+        torch.ones(len(prompts)) if weights is None else _floats(weights),
     )
 
 
@@ -163,3 +158,13 @@ def _check_row(row: int, prompt: int, response: int, logprobs: int, mask: int) -
 
 def _ids(row: Sequence[int] | Tensor) -> Tensor:
     return torch.as_tensor(row, dtype=torch.int64)
+
+
+def _floats(row: Sequence[float] | Tensor) -> Tensor:
+    return torch.as_tensor(row, dtype=torch.float32)
+
+
+def _padded(firsts: Sequence[Tensor], seconds: Sequence[Tensor], padding: int = 0) -> Tensor:
+    """[B, T]: of each row the first and then the second, and padding behind them."""
+    rows = [torch.cat(pair) for pair in zip(firsts, seconds, strict=True)]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
