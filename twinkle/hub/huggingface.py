@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -76,7 +77,9 @@ def _watched_snapshot(
         return found
 
 
-def _snapshot(address: Address, patterns: Sequence[str], *, offline: bool) -> Path:
+def _snapshot(
+    address: Address, patterns: Sequence[str], abandoned: threading.Event | None = None, *, offline: bool
+) -> Path:
     found = _library().snapshot_download(
         address.name,
         revision=address.revision,
@@ -85,8 +88,23 @@ def _snapshot(address: Address, patterns: Sequence[str], *, offline: bool) -> Pa
         ignore_patterns=list(UNWANTED),
         local_files_only=offline,
         etag_timeout=ANSWER_S,
+        tqdm_class=None if abandoned is None else _bar_until(abandoned),
     )
     return Path(found)
+
+
+def _bar_until(abandoned: threading.Event) -> type:
+    """The library's progress bar, which also ends its threads: they would keep the process alive until their files are
+    whole, for it has no other way to be told to stop."""
+    from huggingface_hub.utils.tqdm import tqdm
+
+    class Bar(tqdm):
+        def update(self, n: float | None = 1) -> bool | None:
+            if abandoned.is_set():
+                raise DownloadError("nobody waits for this download any more")
+            return cast("bool | None", super().update(n))
+
+    return Bar
 
 
 @contextmanager

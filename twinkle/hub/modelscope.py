@@ -40,7 +40,7 @@ def fetch(address: Address, needs: str, *, offline: bool, stall_s: float) -> Pat
     if offline:
         return cache.known(needs) or cache.of_the_library(needs) or _refuse_offline(address, cache)
     try:
-        return watched(lambda: _fill(cache, address), folder=cache.folder, stall_s=stall_s, what=f"model {address}")
+        return watched(lambda _: _fill(cache, address), folder=cache.folder, stall_s=stall_s, what=f"model {address}")
     except (Unreachable, Stalled) as error:
         found = cache.known(needs)
         if found is None:

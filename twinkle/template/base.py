@@ -114,6 +114,12 @@ class Template:
         names = None if tools is None else tool_names(tools)
         return parse_response(response, self.tokenizer, self.tool_style, names)
 
+    @property
+    def turn_end_ids(self) -> tuple[int, ...]:
+        """The special token with which this template ends an assistant's turn: where a response is to stop, though the
+        model's EOS be another. Empty where turns end with text, or with nothing."""
+        return self._encoder.turn_end_ids()
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
         return str(self.tokenizer.decode(list(token_ids), skip_special_tokens=True))

@@ -77,6 +77,15 @@ class Encoder:
             return all_ids[written:]
         return end_ids[written:] + self._tokenize(rest)
 
+    def turn_end_ids(self) -> tuple[int, ...]:
+        """The special token with which an answer's turn ends, if it ends with one."""
+        try:
+            end, _ = self._renderer.after_answer([{"role": "user", "content": "?"}])
+        except DataError:
+            return ()
+        match = self._special.match(end) if self._special else None
+        return (special_tokens(self._tokenizer)[match[0]],) if match else ()
+
     def _add(self, tokens: Tokens, pieces: Sequence[Piece]) -> None:
         for piece in pieces:
             if not piece.is_answer:

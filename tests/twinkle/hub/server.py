@@ -30,7 +30,7 @@ class Repository:
 
 @dataclass
 class Hang:
-    """A server that stops in the middle: ``reached`` is set there, and it goes on when ``over`` is."""
+    """A server that stops in the middle of a large file: ``reached`` is set there, and it goes on when ``over`` is."""
 
     after: int
     reached: threading.Event = field(default_factory=threading.Event)
@@ -170,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, body, headers, cut=hang.after)
         hang.reached.set()
         hang.over.wait(30)
+        for start in range(hang.after, len(body), 1 << 16):
+            self.wfile.write(body[start : start + (1 << 16)])
 
     def hf_error(self, name: str, repository: Repository | None) -> None:
         if repository is None:

@@ -138,8 +138,7 @@ def test_a_download_that_is_cut_goes_on_where_it_was(hub: HubServer, storage: Hu
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     first, second = storage.asked("model.safetensors")
     assert "Range" not in first
-    if scheme == "ms":  # huggingface_hub keeps whole blocks of 10 MB alone
-        assert 0 < int(second["Range"].removeprefix("bytes=").rstrip("-")) <= 200_000
+    assert 0 < int(second["Range"].removeprefix("bytes=").rstrip("-")) <= 200_000
 
 
 def test_a_broken_file_is_refused_and_not_kept(hub: HubServer, scheme: str) -> None:

@@ -1,6 +1,7 @@
 """Processes of their own: environment variables as a person sets them, two at once, and one that is killed."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,16 @@ from tests.twinkle.hub.conftest import WEIGHTS
 from tests.twinkle.hub.server import Hang, HubServer
 from twinkle.hub import resolve
 
-CODE = "import sys; from twinkle.hub import resolve; print(resolve(sys.argv[1]))"
+CODE = """
+import sys
+import huggingface_hub.constants
+from twinkle.hub import resolve
+huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
+try:
+    print(resolve(sys.argv[1]))
+except KeyboardInterrupt:
+    sys.exit(print("interrupted", flush=True) or 130)
+"""
 
 
 def start(model_id: str, hub: HubServer, cache: Path, **environment: str) -> "subprocess.Popen[str]":
@@ -60,3 +70,19 @@ def test_a_killed_download_is_gone_on_with(hub: HubServer, storage: HubServer, s
 
     assert (resolve(f"{scheme}://org/model") / "model.safetensors").read_bytes() == WEIGHTS
     assert len(storage.asked("model.safetensors")) == 2
+
+
+def test_ctrl_c_ends_a_download(hub: HubServer, scheme: str, tmp_path: Path) -> None:
+    """At once, and not when the file is whole: what was to come does not come any more."""
+    hub.repositories["org/model"].files["model.safetensors"] = bytes(32 << 20)
+    hang = hub.faults.hang = Hang(after=1 << 20)
+    process = start(f"{scheme}://org/model", hub, tmp_path)
+    assert hang.reached.wait(60)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "interrupted\n"
+    hang.over.set()
+
+    process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert [blob for blob in tmp_path.glob("*/**/blobs/*") if blob.stat().st_size == 32 << 20] == []

@@ -84,6 +84,15 @@ def test_a_format_needs_its_tokens(name: str, missing: str) -> None:
         make_template(name, bpe_tokenizer(eos="</s>"))
 
 
+def test_a_turn_ends_with_a_token_that_need_not_be_eos() -> None:
+    base = bpe_tokenizer("<|im_start|>", "<|im_end|>", eos="<|endoftext|>")
+
+    assert base.convert_ids_to_tokens(make_template("chatml", base).turn_end_ids) == ["<|im_end|>"]
+    assert make_template("plain", base).turn_end_ids == ()
+    base.chat_template = "{{ raise_exception('one turn only') if messages | length > 1 }}"
+    assert make_template("auto", base).turn_end_ids == ()
+
+
 def test_qwen_is_chatml(chatml: Any) -> None:
     assert type(make_template("qwen", chatml, system_prompt="be")) is ChatMLTemplate
 
