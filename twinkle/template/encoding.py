@@ -9,6 +9,8 @@ from twinkle.errors import DataError
 from twinkle.template.rendering import Messages, Piece, Renderer, Tools
 
 IGNORED_LABEL = -100
+# Llama 3 ends a message with the first when a tool is to answer; templates close every turn with the second.
+SAME_END = {"<|eom_id|>": "<|eot_id|>"}
 
 
 @dataclass(slots=True)
@@ -38,7 +40,11 @@ class Encoder:
     def __init__(self, tokenizer: Any, renderer: Renderer) -> None:
         self._tokenizer, self._renderer = tokenizer, renderer
         self._anchor = _anchor_of(tokenizer)
-        self._special = _pattern_of(special_tokens(tokenizer))
+        special = special_tokens(tokenizer)
+        self._special, self._special_ids = _pattern_of(special), set(special.values())
+        self._same_end = {
+            special[one]: special[other] for one, other in SAME_END.items() if {one, other} <= set(special)
+        }
 
     def encode(self, messages: Messages, tools: Tools) -> Tokens:
         """The whole conversation; from the first message with ``token_ids`` on, only what is new is ever tokenized."""
@@ -68,14 +74,19 @@ class Encoder:
         of the answer's turn, the messages, and what makes the assistant speak."""
         end, rest = self._renderer.after_answer(messages)
         end_ids, all_ids = self._tokenize(end), self._tokenize(end + rest)
-        written = next(
-            size
-            for size in range(min(len(end_ids), len(ids)), -1, -1)
-            if list(ids[len(ids) - size :]) == end_ids[:size]
-        )
+        written = self._written(list(ids), end_ids)
         if all_ids[:written] == end_ids[:written]:
             return all_ids[written:]
         return end_ids[written:] + self._tokenize(rest)
+
+    def _written(self, ids: list[int], end_ids: list[int]) -> int:
+        """How many of the ids that end a turn are there already: those that ``ids`` end with; and with the special one
+        among them all before it, for a model may leave out a blank that its template puts in front of the end."""
+        last = self._same_end.get(ids[-1], ids[-1]) if ids else None
+        if last in self._special_ids and last in end_ids:
+            return end_ids.index(last) + 1
+        sizes = range(min(len(end_ids), len(ids)), 0, -1)
+        return next((size for size in sizes if ids[-size:] == end_ids[:size]), 0)
 
     def turn_end_ids(self) -> tuple[int, ...]:
         """The special token with which an answer's turn ends, if it ends with one."""
@@ -83,7 +94,7 @@ class Encoder:
             end, _ = self._renderer.after_answer([{"role": "user", "content": "?"}])
         except DataError:
             return ()
-        match = self._special.match(end) if self._special else None
+        match = self._special.search(end) if self._special else None
         return (special_tokens(self._tokenizer)[match[0]],) if match else ()
 
     def _add(self, tokens: Tokens, pieces: Sequence[Piece]) -> None:

@@ -43,7 +43,7 @@ def tool_names(tools: Iterable[Mapping[str, Any]]) -> list[str]:
 
 def _message(index: int, message: object) -> dict[str, Any]:
     fields = dict(message) if isinstance(message, Mapping) else {}
-    calls = fields.get("tool_calls") or []
+    calls = fields.pop("tool_calls", None) or []  # some templates ask whether the key is there
     if calls and fields.get("content") is None:
         fields["content"] = ""
     for key in ("role", "content"):

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.twinkle.hub.conftest import WEIGHTS
 from tests.twinkle.hub.server import Hang, HubServer
-from twinkle.hub import resolve
+from twinkle.errors import ModelNotFoundError
+from twinkle.hub import HubConfig, resolve
 
 CODE = """
 import sys
@@ -68,6 +71,8 @@ def test_a_killed_download_is_gone_on_with(hub: HubServer, storage: HubServer, s
         process.communicate()
         hang.over.set()
 
+    with pytest.raises(ModelNotFoundError, match="offline mode forbids"):
+        resolve(f"{scheme}://org/model", settings=HubConfig(offline=True))
     assert (resolve(f"{scheme}://org/model") / "model.safetensors").read_bytes() == WEIGHTS
     assert len(storage.asked("model.safetensors")) == 2
 

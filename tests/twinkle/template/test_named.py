@@ -93,6 +93,14 @@ def test_a_turn_ends_with_a_token_that_need_not_be_eos() -> None:
     assert make_template("auto", base).turn_end_ids == ()
 
 
+def test_no_tool_calls_are_none(chatml: Any) -> None:
+    chatml.chat_template = "{% for m in messages %}{{ 'calls' if 'tool_calls' in m else 'none' }}{% endfor %}"
+    conversation = turns(("user", "a"))
+    conversation["messages"][0]["tool_calls"] = []
+
+    assert text(chatml, make_template("auto", chatml).encode(conversation)["input_ids"]) == "none"
+
+
 def test_qwen_is_chatml(chatml: Any) -> None:
     assert type(make_template("qwen", chatml, system_prompt="be")) is ChatMLTemplate
 

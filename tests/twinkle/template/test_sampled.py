@@ -93,6 +93,26 @@ def test_an_end_of_text_that_is_no_end_of_turn_stays() -> None:
     )
 
 
+def test_an_end_is_not_written_twice_though_the_template_puts_a_blank_before_it() -> None:
+    tokenizer = tokenizer_with(
+        "{% for m in messages %}{{ '[INST]' + m.content if m.role == 'user' else ' ' + m.content + ' ' + eos_token }}"
+        "{% endfor %}"
+    )
+    ids = tokenizer("hello<|im_end|>", add_special_tokens=False)["input_ids"]
+
+    assert text(tokenizer, Template(tokenizer).extend_ids(ids, [{"role": "user", "content": "a"}])) == (
+        "hello<|im_end|>[INST]a"
+    )
+
+
+def test_the_end_of_a_message_to_a_tool_is_the_end_of_a_turn() -> None:
+    tokenizer = bpe_tokenizer(*LLAMA3, eos="<|eot_id|>")
+    ids = tokenizer("hello<|eom_id|>", add_special_tokens=False)["input_ids"]
+    grown = text(tokenizer, Llama3Template(tokenizer).extend_ids(ids, [{"role": "tool", "content": "a"}]))
+
+    assert grown.startswith("hello<|eom_id|><|start_header_id|>ipython<|end_header_id|>\n\na<|eot_id|>")
+
+
 def test_plain_text_goes_on_without_anything_between() -> None:
     template = PlainTemplate(QWEN)
 
