@@ -13,6 +13,7 @@ from twinkle.hub.settings import HubConfig
 ALIASES_VARIABLE = "TWINKLE_MODEL_ALIASES"
 OFFLINE_VARIABLE = "TWINKLE_HUB_OFFLINE"
 OFFLINE_VARIABLES = {"hf": ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"), "ms": ()}
+ENDPOINT_VARIABLES = ("HF_ENDPOINT", "MODELSCOPE_DOMAIN", "MODELSCOPE_ENDPOINT")
 
 
 def resolve(model_id: str | os.PathLike[str], *, needs: str = "config.json", settings: HubConfig | None = None) -> Path:
@@ -35,6 +36,20 @@ def resolve(model_id: str | os.PathLike[str], *, needs: str = "config.json", set
     if not (folder / needs).is_file():
         raise ModelNotFoundError(f"model {asked!r}: the folder {str(folder)!r} holds no {needs}; is it the right one?")
     return folder.resolve()
+
+
+def environment(settings: HubConfig | None = None) -> dict[str, str]:
+    """The variables with which another process finds the models that this one finds: aliases, offline mode and mirrors.
+
+    Caches and tokens are left out: those are a machine's and a person's own.
+    """
+    settings = HubConfig() if settings is None else settings
+    aliases = {**_aliases_of_environment(), **settings.aliases}
+    names = (*ENDPOINT_VARIABLES, OFFLINE_VARIABLE, *OFFLINE_VARIABLES["hf"])
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    if aliases:
+        found[ALIASES_VARIABLE] = json.dumps(aliases)
+    return found | ({OFFLINE_VARIABLE: "1"} if settings.offline else {})
 
 
 def _fetch(address: Address, needs: str, settings: HubConfig) -> Path:

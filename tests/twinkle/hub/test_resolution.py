@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from twinkle.errors import ConfigError, ModelNotFoundError
-from twinkle.hub import HubConfig, resolve
+from twinkle.hub import HubConfig, environment, resolve
 from twinkle.hub.address import Address, parse
 from twinkle.hub.files import wanted
 
@@ -146,3 +146,21 @@ def test_safetensors_come_before_bin_and_other_formats_stay_away() -> None:
 def test_settings_that_cannot_work_name_the_field(config: HubConfig, field: str) -> None:
     with pytest.raises(ConfigError, match=field):
         config.validate()
+
+
+def test_another_process_gets_aliases_mirrors_and_offline_mode_but_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
+        "TWINKLE_HUB_OFFLINE",
+        "MODELSCOPE_DOMAIN",
+        "MODELSCOPE_ENDPOINT",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TWINKLE_MODEL_ALIASES", '{"a": "/a", "b": "/b"}')
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    found = environment(HubConfig(aliases={"b": "/c"}, offline=True))
+
+    assert json.loads(found.pop("TWINKLE_MODEL_ALIASES")) == {"a": "/a", "b": "/c"}
+    assert found == {"HF_ENDPOINT": "https://mirror", "TWINKLE_HUB_OFFLINE": "1"}
