@@ -6,6 +6,7 @@ from typing import Any
 
 from twinkle.data.config import DataConfig
 from twinkle.errors import ConfigError
+from twinkle.hub.settings import HubConfig
 from twinkle.loop.config import (
     EvalConfig,
     InfraConfig,
@@ -19,9 +20,11 @@ from twinkle.loop.run_folder import RunIdentity
 from twinkle.model.config import ModelConfig, OptimConfig
 from twinkle.rl.config import AlgoConfig
 from twinkle.sampler.config import SamplerConfig
+from twinkle.template.config import TemplateConfig
 
 NOT_PART_OF_THE_RESULT = (
-    "run.", "metrics.", "queue.", "eval.", "loop.steps", "loop.checkpoint", "loop.samples_every", "loop.samples_kept",
+    "run.", "metrics.", "queue.", "eval.", "hub.", "loop.steps", "loop.checkpoint", "loop.samples_every",
+    "loop.samples_kept",
 )  # fmt: skip
 
 
@@ -31,8 +34,10 @@ class TrainConfig:
 
     run: RunConfig = field(default_factory=RunConfig)
     infra: InfraConfig = field(default_factory=InfraConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    template: TemplateConfig = field(default_factory=TemplateConfig)
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

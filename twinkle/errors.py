@@ -4,6 +4,7 @@
     ├── ConfigError          a setting that cannot work (also ValueError)
     ├── DataError            a data file or row that cannot be used (also ValueError)
     ├── ModelNotFoundError   a model id that leads to no folder (also ValueError)
+    ├── DownloadError        a model that cannot be fetched now (also OSError)
     ├── AdapterError         an adapter that is unknown or does not fit its model (also ValueError)
     ├── RewardError          a reward function that failed on a sample
     ├── WeightSyncError      sampler and trainer do not hold the same weights
@@ -13,7 +14,8 @@
     │   └── RemoteTimeoutError   a remote call did not end by its deadline (also TimeoutError)
     └── RunError             a run that cannot start or continue
 
-The first four are mistakes in what a person asked for (exit code 2); the others are failures at run time (exit code 1).
+Errors that are also a ValueError are mistakes in what a person asked for (exit code 2); the others are failures at run
+time (exit code 1).
 """
 
 
@@ -39,6 +41,10 @@ class ModelNotFoundError(TwinkleError, ValueError):
     """A model id that leads to no folder with a model in it."""
 
     exit_code = 2
+
+
+class DownloadError(TwinkleError, OSError):
+    """A model that cannot be fetched now: no network, a hub that fails, a file that arrives broken."""
 
 
 class AdapterError(TwinkleError, ValueError):

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -85,8 +86,9 @@ def assemble(
     for client in clients.values():
         stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
-    folder = base_model(config.model, run.path)
+    folder = base_model(config.model, run.path, config.hub)
     sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
+    sampler.set_template(config.template.name, **config.template.arguments())
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
@@ -157,9 +159,10 @@ def _make_loop(
     loop, queue, n = config.loop, config.queue, config.loop.samples_per_prompt
     usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
+    params = sampling_params(config.sampler, sampler.template.turn_end_ids)
     return SyncLoop(
         feeder=PromptFeeder(clients["feeder"], source, n, config.run.seed),
-        rollout=RolloutWorker(clients["rollout"], PolicySampler(sampler), sampling_params(config.sampler), n, queue),
+        rollout=RolloutWorker(clients["rollout"], PolicySampler(sampler), params, n, queue),
         reward=RewardWorker(clients["reward"], reward, queue),
         trainer=Trainer(
             clients["train"], policy, config.algo, config.sampler.temperature, n, config.mesh.trainer_dp, tolerance,
@@ -172,12 +175,14 @@ def _make_loop(
     )  # fmt: skip
 
 
-def sampling_params(config: SamplerConfig) -> SamplingParams:
-    """What the rollout asks of its sampler; the seed comes with each prompt."""
+def sampling_params(config: SamplerConfig, turn_end_ids: Sequence[int] = ()) -> SamplingParams:
+    """What the rollout asks of its sampler; the seed comes with each prompt. Responses stop at ``turn_end_ids`` too,
+    unless the model's EOS is ignored."""
+    stop_token_ids = [*config.stop_token_ids, *([] if config.ignore_eos else turn_end_ids)]
     return SamplingParams(
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         stop=list(config.stop) or None,
-        stop_token_ids=list(config.stop_token_ids) or None,
+        stop_token_ids=stop_token_ids or None,
         ignore_eos=config.ignore_eos,
     )

@@ -7,14 +7,14 @@ from twinkle import hub
 from twinkle.model.config import TINY_MODELS, ModelConfig
 
 
-def base_model(config: ModelConfig, run: Path) -> Path:
-    """The folder of the model to train: a local one, or a tiny one that is made in ``run``, once.
+def base_model(config: ModelConfig, run: Path, settings: hub.HubConfig) -> Path:
+    """The folder of the model to train: what the hub makes of its id, or a tiny one that is made in ``run``, once.
 
     Raises:
-        ModelNotFoundError: the id leads to no model.
+        ModelNotFoundError, DownloadError: the id leads to no model, or its hub does not serve it.
     """
     if config.id not in TINY_MODELS:
-        return hub.resolve(config.id)
+        return hub.resolve(config.id, settings=settings)
     folder = run / "base_model"
     if not folder.exists():
         from twinkle.model.tiny import make_tiny

@@ -22,7 +22,7 @@ MIB = 1024**2
 def dry_run(console: Console, config: TrainConfig, resolved: str, source: PromptSource) -> None:
     """Print the resolved configuration, the plan and the memory estimate; nothing is kept."""
     with tempfile.TemporaryDirectory() as folder:
-        model = base_model(config.model, Path(folder))
+        model = base_model(config.model, Path(folder), config.hub)
         tokens = _longest_prompt(model, config, source) + config.sampler.max_tokens
         rows = _rows_at_once(config, tokens)
         memory = estimate_memory(model, config.model, rows=rows, tokens=tokens, kl_coef=config.algo.kl_coef)
@@ -34,7 +34,8 @@ def dry_run(console: Console, config: TrainConfig, resolved: str, source: Prompt
 
 def _longest_prompt(model: Path, config: TrainConfig, source: PromptSource) -> int:
     """Tokens of the longest prompt that is known beforehand."""
-    template = make_template("auto", AutoTokenizer.from_pretrained(model))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    template = make_template(config.template.name, tokenizer, **config.template.arguments())
     return max(len(template.encode(trajectory_of(row.prompt))["input_ids"]) for row in source.known_prompts())
 
 

@@ -37,7 +37,7 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str
     console = Console(highlight=False)
     source, reward = make_source(config.data, config.run.seed), reward_named(config.data.reward)
     if config.model.id not in TINY_MODELS:
-        hub.resolve(config.model.id)
+        hub.resolve(config.model.id, settings=config.hub)
     if config.run.dry_run:
         from twinkle.loop.dry_run import dry_run
 

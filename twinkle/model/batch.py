@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from twinkle.data_format import InputFeature
 from twinkle.errors import DataError
+from twinkle.template.encoding import IGNORED_LABEL
 
 
 @dataclass(frozen=True)
@@ -71,36 +73,60 @@ def make_batch(
     advantages: Sequence[float] | Tensor,
     *,
     weights: Sequence[float] | Tensor | None = None,
+    response_masks: Sequence[Sequence[int] | Tensor] | None = None,
     pad_token_id: int = 0,
 ) -> TrainBatch:
     """A batch of the given rows, in their order; `weights` is 1 for every row when left out.
+
+    `response_masks` is 1 on the tokens of a response that were sampled and 0 on those that others said in between (the
+    log-probs there are not read); when left out, all were sampled.
 
     Raises:
         DataError: a prompt is empty (nothing would predict its response), or a response and its log-probs differ in
             length.
     """
-    count = len(prompt_ids)
     prompts, responses = [_ids(row) for row in prompt_ids], [_ids(row) for row in response_ids]
-    width = max(len(p) + len(r) for p, r in zip(prompts, responses, strict=True))
-    input_ids_BT = torch.full((count, width), pad_token_id)
-    attention_mask_BT = torch.zeros(count, width, dtype=torch.int64)
-    response_mask_BT = torch.zeros(count, width)
-    old_logprobs_BT = torch.zeros(count, width)
-    for row, (prompt, response, logprobs) in enumerate(zip(prompts, responses, old_logprobs, strict=True)):
-        _check_row(row, len(prompt), len(response), len(logprobs))
-        end = len(prompt) + len(response)
-        input_ids_BT[row, :end] = torch.cat([prompt, response])
-        attention_mask_BT[row, :end] = 1
-        response_mask_BT[row, len(prompt) : end] = 1
-        old_logprobs_BT[row, len(prompt) : end] = torch.as_tensor(logprobs, dtype=torch.float32)
-    return TrainBatch(
-        input_ids_BT,
-        attention_mask_BT,
-        response_mask_BT,
-        old_logprobs_BT,
-        torch.as_tensor(advantages, dtype=torch.float32),
-        torch.ones(count) if weights is None else torch.as_tensor(weights, dtype=torch.float32),
+    logprobs = list(map(_floats, old_logprobs))
+    masks = (
+        [torch.ones(len(row)) for row in responses] if response_masks is None else list(map(_floats, response_masks))
     )
+    for row, lengths in enumerate(
+        zip(*(map(len, each) for each in (prompts, responses, logprobs, masks)), strict=True)
+    ):
+        _check_row(row, *lengths)
+    before = [torch.zeros(len(prompt)) for prompt in prompts]
+    sampled = [torch.where(mask > 0, logp, 0.0) for mask, logp in zip(masks, logprobs, strict=True)]
+    return TrainBatch(
+        _padded(prompts, responses, pad_token_id),
+        _padded([torch.ones_like(row) for row in prompts], [torch.ones_like(row) for row in responses]),
+        _padded(before, masks),
+        _padded(before, sampled),
+        _floats(advantages),
+        torch.ones(len(prompts)) if weights is None else _floats(weights),
+    )
+
+
+def batch_of(features: Sequence[InputFeature], advantages: Sequence[float] | Tensor) -> TrainBatch:
+    """A batch of conversations of one or more turns, as a template encodes those whose answers were sampled: what is
+    trained are the labels, with the sampler's log-probs; the ids are taken as they are.
+
+    Raises:
+        DataError: a feature has no labels or lacks their log-probs.
+    """
+    rows = []
+    for row, feature in enumerate(features):
+        labels, logprobs = list(feature.get("labels", ())), list(feature.get("logprobs", ()))
+        mask = [int(label != IGNORED_LABEL) for label in labels]
+        if not any(mask) or len(logprobs) != len(labels):
+            raise DataError(
+                f"row {row} has {sum(mask)} labels and {len(logprobs)} log-probs for {len(labels)} tokens; encode a "
+                "conversation that ends with an assistant message, and whose assistant messages have token_ids and "
+                "logprobs."
+            )
+        ids, begin = list(feature["input_ids"]), mask.index(1)
+        rows.append((ids[:begin], ids[begin:], logprobs[begin:], mask[begin:]))
+    prompts, responses, old_logprobs, masks = zip(*rows, strict=True)
+    return make_batch(prompts, responses, old_logprobs, advantages, response_masks=masks)
 
 
 def cut_rows(lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[tuple[int, int]]:
@@ -120,13 +146,25 @@ def cut_rows(lengths: Sequence[int], *, rows: int, tokens: int) -> Iterator[tupl
         yield start, len(lengths)
 
 
-def _check_row(row: int, prompt: int, response: int, logprobs: int) -> None:
+def _check_row(row: int, prompt: int, response: int, logprobs: int, mask: int) -> None:
     if not prompt or response != logprobs:
         raise DataError(
             f"row {row} has {prompt} prompt tokens, {response} response tokens and {logprobs} log-probs; "
             "a prompt has at least one token, and each response token one log-prob."
         )
+    if response != mask:
+        raise DataError(f"row {row} has {response} response tokens, but a mask of {mask}; they must be as many.")
 
 
 def _ids(row: Sequence[int] | Tensor) -> Tensor:
     return torch.as_tensor(row, dtype=torch.int64)
+
+
+def _floats(row: Sequence[float] | Tensor) -> Tensor:
+    return torch.as_tensor(row, dtype=torch.float32)
+
+
+def _padded(firsts: Sequence[Tensor], seconds: Sequence[Tensor], padding: int = 0) -> Tensor:
+    """[B, T]: of each row the first and then the second, and padding behind them."""
+    rows = [torch.cat(pair) for pair in zip(firsts, seconds, strict=True)]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)

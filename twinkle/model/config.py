@@ -68,10 +68,11 @@ class TinySettings:
 class ModelConfig:
     """Which model is trained, and how it is held.
 
-    `id` is a local folder written by save_pretrained, an alias that the hub resolves, or one of tiny-opt and
-    tiny-qwen2. `seed` fixes a tiny model's weights and the adapter's start. `dtype` is what the forward pass computes
-    in; log-probs, trained parameters and optimizer state are float32 always. `attention="auto"` is sdpa on CUDA and
-    deterministic on a CPU: added up in float64 for float32 models (attention.py), eager for others.
+    `id` is a folder written by save_pretrained, hf://organisation/name@revision, ms://organisation/name, an alias of
+    `hub.aliases`, or one of tiny-opt and tiny-qwen2. `seed` fixes a tiny model's weights and the adapter's start.
+    `dtype` is what the forward pass computes in; log-probs, trained parameters and optimizer state are float32 always.
+    `attention="auto"` is sdpa on CUDA and deterministic on a CPU: added up in float64 for float32 models, eager for
+    others (attention.py).
     """
 
     id: str = "tiny-opt"

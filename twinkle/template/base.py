@@ -1,56 +1,124 @@
-"""Templates: how the messages of a trajectory become token ids, and token ids text."""
+"""Templates: how the messages of a trajectory become token ids, and token ids text and tool calls."""
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar, cast
 
-from twinkle.data_format import InputFeature, Message, Trajectory
+from twinkle.choices import one_of
+from twinkle.data_format import InputFeature, Message, ParsedResponse, SampledSequence, Trajectory
 from twinkle.errors import ConfigError, DataError
+from twinkle.template.encoding import IGNORED_LABEL, Encoder, Tokens, special_tokens
+from twinkle.template.messages import checked_messages, checked_tools, tool_names
+from twinkle.template.rendering import Messages, Renderer, Tools
+from twinkle.template.response import assistant_message, parse_response
+from twinkle.template.tool_calls import STYLES, style_of
+from twinkle.template.truncation import CUTS, TRUNCATIONS, shorter_conversations
 
-IGNORED_LABEL = -100
+__all__ = ["IGNORED_LABEL", "ChatTemplate", "PlainTemplate", "Template"]
 
 
 class Template:
     """Renders with the tokenizer's chat template when it has one, otherwise as the plain contents one after another.
 
-    ``tokenizer`` is one of transformers. ``encode`` never changes its input. The token ids of a conversation begin with
-    the token ids of the prompt that leads to each of its assistant messages, so that prompt + sampled response is again
-    what the template would give.
+    ``tokenizer`` is one of transformers. ``encode`` never changes its input, and may be called by several threads. The
+    token ids of a conversation begin with the token ids of the prompt that leads to each of its assistant messages, so
+    that prompt + sampled response is again what the template would give.
+
+    Args:
+        chat_template_kwargs: further variables of the chat template, such as enable_thinking.
+        system_prompt: goes in front of conversations that have no system message.
+        max_length: most token ids that ``encode`` gives; None = no bound.
+        truncation: what happens to a conversation above it. "raise": a DataError; "left", "right", "middle": tokens are
+            left out there; "turns": the oldest turns are, each from a user's message on, while the system message and
+            the last turn stay.
+        tool_style: how the model writes tool calls: "hermes" (Qwen too), "llama", "none", or "auto": as the chat
+            template teaches it.
     """
 
-    def __init__(self, tokenizer: Any, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> None:
-        self.tokenizer = tokenizer
-        self._chat_template_kwargs = dict(chat_template_kwargs or {})
-        if self._chat_template_kwargs and not self._uses_chat_template:
-            raise ConfigError(
-                f"chat_template_kwargs is {self._chat_template_kwargs!r}, but no chat template is used: leave it out"
-            )
+    chat_template: ClassVar[str | None] = None
+    is_plain: ClassVar[bool] = False
 
-    @property
-    def _uses_chat_template(self) -> bool:
-        return bool(self.tokenizer.chat_template)
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        system_prompt: str | None = None,
+        max_length: int | None = None,
+        truncation: str = "raise",
+        tool_style: str = "auto",
+    ) -> None:
+        self.tokenizer = tokenizer
+        self._renderer = Renderer(tokenizer, self.chat_template, chat_template_kwargs or {}, plain=self.is_plain)
+        if chat_template_kwargs and self._renderer.plain:
+            raise ConfigError(
+                f"chat_template_kwargs is {dict(chat_template_kwargs)!r}, but no chat template is used: leave it out"
+            )
+        _check_length(max_length, one_of("truncation", truncation, TRUNCATIONS))
+        self._system_prompt, self._max_length, self._truncation = system_prompt, max_length, truncation
+        one_of("tool_style", tool_style, ("auto", *STYLES))
+        self.tool_style = style_of(self._renderer.source()) if tool_style == "auto" else tool_style
+        self._encoder = Encoder(tokenizer, self._renderer)
 
     def encode(self, trajectory: Trajectory) -> InputFeature:
         """Token ids of the conversation; a conversation that does not end with an assistant message gets the prompt
         that makes the assistant speak.
 
-        With assistant messages there are labels: the token id within them, -100 everywhere else. Text that has no token
-        of its own is a DataError where the tokenizer would write an unknown token for it (one that is neither BOS nor
-        EOS, as it is in GPT-2's).
+        One that does is an example and has labels: the token id where an assistant writes, up to the token that ends
+        its turn, and -100 everywhere else. An assistant message with ``token_ids`` is taken as those ids and nothing
+        else: neither they nor what stood before them is tokenized in another way than when they were sampled.
+
+        Raises DataError for messages or tools that are none or that the template cannot show, for a conversation that
+        is too long, and for text that the tokenizer would write as an unknown token (one that is neither BOS nor EOS).
         """
-        messages = _checked_messages(trajectory)
-        input_ids: list[int] = []
-        labels: list[int] = []
-        rendered = ""
-        for text, is_answer in self._segments(messages):
-            new_ids = self._tokenize(text[len(rendered) :])
-            input_ids += new_ids
-            labels += new_ids if is_answer else [IGNORED_LABEL] * len(new_ids)
-            rendered = text
-        feature = InputFeature(input_ids=input_ids, attention_mask=[1] * len(input_ids))
-        if any(message["role"] == "assistant" for message in messages):
-            feature["labels"] = labels
+        tools = checked_tools(trajectory)
+        if tools is not None and "tools" not in self._renderer.source(tools):
+            raise DataError(
+                f"the trajectory has the tools {tool_names(tools)}, but this template shows none; use one that does, "
+                "such as chatml or llama3"
+            )
+        messages = checked_messages(trajectory.get("messages"), self._system_prompt)
+        tokens = self._shortened(self._encoder.encode(messages, tools), messages, tools)
+        feature = InputFeature(input_ids=tokens.ids, attention_mask=[1] * len(tokens.ids))
+        if messages[-1]["role"] == "assistant":
+            feature["labels"] = tokens.labels
+            if None not in tokens.logprobs:
+                feature["logprobs"] = cast("list[float]", tokens.logprobs)
         return feature
+
+    def extend(self, trajectory: Trajectory, sequence: SampledSequence, messages: Sequence[Message] = ()) -> Trajectory:
+        """A new trajectory: the old one, the response that was sampled for it, and the messages that answer that.
+
+        The response carries its ids and log-probs, so that ``encode`` of the new trajectory begins with exactly the ids
+        that the model read and sampled.
+        """
+        answer = assistant_message(sequence, self.parse_response(sequence))
+        return cast(Trajectory, {**trajectory, "messages": [*trajectory["messages"], answer, *messages]})
+
+    def extend_ids(self, input_ids: Sequence[int], messages: Sequence[Message]) -> list[int]:
+        """``input_ids``, which end with what an assistant wrote, and behind them the ids of the messages that come
+        next, up to where the assistant speaks again.
+
+        The end of the assistant's turn is added where it was not written: a response of max_tokens, or one that a stop
+        string ended.
+        """
+        return [*input_ids, *self._encoder.next_turn(input_ids, checked_messages(messages))]
+
+    def parse_response(
+        self, response: SampledSequence | Sequence[int], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> ParsedResponse:
+        """Text and tool calls of a response, in this template's ``tool_style``; never raises for what a model wrote.
+
+        With ``tools``, a call of any other name is malformed. Give the sequence or its tokens: its text lacks the
+        special tokens with which some models call tools.
+        """
+        names = None if tools is None else tool_names(tools)
+        return parse_response(response, self.tokenizer, self.tool_style, names)
+
+    @property
+    def turn_end_ids(self) -> tuple[int, ...]:
+        """The special token with which this template ends an assistant's turn: where a response is to stop, though the
+        model's EOS be another. Empty where turns end with text, or with nothing."""
+        return self._encoder.turn_end_ids()
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -60,95 +128,55 @@ class Template:
         """The text of each sequence, as ``decode`` gives it."""
         return [str(text) for text in self.tokenizer.batch_decode(list(map(list, sequences)), skip_special_tokens=True)]
 
-    def _segments(self, messages: Sequence[Message]) -> list[tuple[str, bool]]:
-        """Growing renderings, each a prefix of the next, with whether what it adds is an assistant's answer."""
-        segments: list[tuple[str, bool]] = []
-        for end, message in enumerate(messages, start=1):
-            if message["role"] == "assistant":
-                segments.append((self._render(messages[: end - 1], prompt=True), False))
-                segments.append((self._render(messages[:end], prompt=False), True))
-        if messages[-1]["role"] != "assistant":
-            segments.append((self._render(messages, prompt=True), False))
-        for (shorter, _), (longer, _) in pairwise(segments):
-            if not longer.startswith(shorter):
-                raise DataError(
-                    "the chat template rewrites earlier messages when a conversation grows, so that it has no labels; "
-                    f"it gives {shorter[-80:]!r} first and {longer[-80:]!r} later"
-                )
-        return segments
-
-    def _render(self, messages: Sequence[Message], *, prompt: bool) -> str:
-        if not self._uses_chat_template:
-            return self._start() + "".join(message["content"] for message in messages)
-        if not messages:
-            return ""
-        rendered = self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tokenize=False,
-            add_generation_prompt=prompt,
-            **self._chat_template_kwargs,
-        )
-        return str(rendered)
-
-    def _start(self) -> str:
-        return self.tokenizer.bos_token or ""
-
-    def _tokenize(self, text: str) -> list[int]:
-        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        unknown = self.tokenizer.unk_token_id
-        if unknown in ids and unknown not in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+    def _shortened(self, tokens: Tokens, messages: Messages, tools: Tools) -> Tokens:
+        limit, asked = self._max_length, len(tokens.ids)
+        if limit is None or asked <= limit:
+            return tokens
+        if (cut := CUTS.get(self._truncation)) is not None:
+            return Tokens(cut(tokens.ids, limit), cut(tokens.labels, limit), cut(tokens.logprobs, limit))
+        if self._truncation == "turns":
+            for fewer in shorter_conversations(messages):
+                tokens = self._encoder.encode(fewer, tools)
+                if len(tokens.ids) <= limit:
+                    return tokens
             raise DataError(
-                f"the tokenizer has no token for {self._unknown_piece(text, unknown)!r} in {text[-80:]!r}: the model "
-                "would read an unknown token; add it to model.tiny.alphabet, or choose another model"
+                f"the conversation has {asked} tokens, more than max_length={limit}, and its last turn alone has "
+                f"{len(tokens.ids)}; raise max_length, or choose another truncation"
             )
-        return ids
-
-    def _unknown_piece(self, text: str, unknown: int) -> str:
-        """The first part of the text that became the token `unknown`, or all of it where the tokenizer keeps no
-        places."""
-        if not self.tokenizer.is_fast:
-            return text
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        start, end = encoded["offset_mapping"][encoded["input_ids"].index(unknown)]
-        return text[start:end]
+        raise DataError(
+            f"the conversation has {asked} tokens, more than max_length={limit}; shorten it, raise max_length, or "
+            f"choose a truncation: {', '.join(TRUNCATIONS[1:])}"
+        )
 
 
 class ChatTemplate(Template):
     """Always the tokenizer's chat template; a tokenizer without one is a ConfigError."""
 
-    def __init__(self, tokenizer: Any, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, tokenizer: Any, **settings: Any) -> None:
         if not tokenizer.chat_template:
             raise ConfigError("template 'chat' needs a tokenizer with a chat template; this one has none: use 'plain'")
-        super().__init__(tokenizer, chat_template_kwargs=chat_template_kwargs)
+        super().__init__(tokenizer, **settings)
 
 
 class PlainTemplate(Template):
     """Always the contents one after another, after BOS if the tokenizer has one; roles are not seen by the model."""
 
-    def __init__(self, tokenizer: Any) -> None:
-        super().__init__(tokenizer)
-
-    @property
-    def _uses_chat_template(self) -> bool:
-        return False
+    is_plain = True
 
 
-def _checked_messages(trajectory: Trajectory) -> Sequence[Message]:
-    messages = trajectory.get("messages")
-    if not _is_full_list(messages):
-        raise DataError(f"a trajectory's 'messages' is {messages!r}; it must be a list of at least one message")
-    for index, message in enumerate(messages):
-        for key in ("role", "content"):
-            if not isinstance(value := _entry(message, key), str):
-                raise DataError(
-                    f"message {index} has the {key} {value!r}; role and content must be strings: {message!r}"
-                )
-    return messages
+def require_tokens(tokenizer: Any, name: str, tokens: Sequence[str]) -> None:
+    """ConfigError unless each is one special token of the tokenizer."""
+    missing = [token for token in tokens if token not in special_tokens(tokenizer)]
+    if missing:
+        raise ConfigError(
+            f"template {name!r} needs the special tokens {', '.join(missing)}, which this tokenizer has not: choose "
+            "the template that the model was trained with"
+        )
 
 
-def _is_full_list(value: object) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) > 0
-
-
-def _entry(message: object, key: str) -> object:
-    return message.get(key) if isinstance(message, Mapping) else None
+def _check_length(max_length: object, truncation: str) -> None:
+    if max_length is None:
+        if truncation != "raise":
+            raise ConfigError(f"truncation={truncation!r} needs max_length, the most tokens of a conversation")
+    elif not isinstance(max_length, int) or isinstance(max_length, bool) or max_length < 1:
+        raise ConfigError(f"max_length is {max_length!r}; it must be an integer >= 1, or None for no bound")

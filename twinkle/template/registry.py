@@ -6,12 +6,21 @@ from typing import Any
 from twinkle.choices import nearest
 from twinkle.errors import ConfigError
 from twinkle.template.base import ChatTemplate, PlainTemplate, Template
+from twinkle.template.named import ChatMLTemplate, Llama3Template
 
-TEMPLATES: dict[str, type[Template]] = {"auto": Template, "chat": ChatTemplate, "plain": PlainTemplate}
+TEMPLATES: dict[str, type[Template]] = {
+    "auto": Template,
+    "chat": ChatTemplate,
+    "plain": PlainTemplate,
+    "chatml": ChatMLTemplate,
+    "qwen": ChatMLTemplate,
+    "llama3": Llama3Template,
+}
 
 
 def make_template(template_cls: Template | type[Template] | str, tokenizer: Any, **kwargs: Any) -> Template:
-    """A template for a tokenizer from an instance (returned as it is), a class, or a name: auto, chat or plain.
+    """A template for a tokenizer from an instance (returned as it is), a class, or a name: auto, chat, plain, chatml
+    (qwen) or llama3.
 
     ``kwargs`` go to the class. An unknown name or keyword is a ConfigError with the nearest one.
     """
@@ -27,13 +36,22 @@ def make_template(template_cls: Template | type[Template] | str, tokenizer: Any,
         raise ConfigError(
             f"template is {template_cls!r}; it must be a Template, a class of it, or one of {list(TEMPLATES)}"
         )
-    known = [name for name in inspect.signature(template_cls).parameters if name != "tokenizer"]
+    known = _arguments_of(template_cls)
     for name in kwargs:
         if name not in known:
             raise ConfigError(
                 f"{template_cls.__name__} has no argument {name!r}; it has {known}" + nearest(name, known)
             )
     return template_cls(tokenizer, **kwargs)
+
+
+def _arguments_of(template_cls: type[Template]) -> list[str]:
+    """Names of what a class takes; one that hands everything on takes what Template takes."""
+    parameters = inspect.signature(template_cls).parameters.values()
+    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+    if any(each.kind == each.VAR_KEYWORD for each in parameters):
+        names += list(inspect.signature(Template).parameters)
+    return [name for name in dict.fromkeys(names) if name != "tokenizer"]
 
 
 def _is_template_class(value: object) -> bool:

@@ -39,6 +39,7 @@ def assert_one_sentence(outcome: Outcome, code: int, *parts: str) -> None:
         ("metrics.port=99999", ["metrics.port=99999"]),
         ("data.reward=no_such_reward", ["no_such_reward"]),
         ("data.reward=no.such:thing", ["no.such:thing"]),
+        ("model.id=s3://bucket/model", ["unknown scheme 's3'"]),
         ("run.root=/dev/null/runs", ["run.root='/dev/null/runs'"]),
     ],
 )
@@ -49,6 +50,18 @@ def test_a_setting_that_cannot_work(trainer: Trainer, override: str, parts: list
 
 def test_an_unknown_model_path(trainer: Trainer) -> None:
     assert_one_sentence(trainer.run("model.id=/no/such/model"), 2, "/no/such/model")
+
+
+def test_a_model_of_a_hub_in_offline_mode(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(trainer.folder))
+
+    assert_one_sentence(trainer.run("hub=offline", "model.id=ms://org/model"), 2, "'ms://org/model'", "offline mode")
+
+
+def test_an_alias_on_the_command_line(trainer: Trainer) -> None:
+    outcome = trainer.run("model.id=hf://org/model", r"hub.aliases={hf\://org/model: /no/such/model}")
+
+    assert_one_sentence(outcome, 2, "'hf://org/model' (alias of '/no/such/model')")
 
 
 def test_a_line_that_is_no_json_is_named_by_file_and_number(trainer: Trainer) -> None:

@@ -1,12 +1,15 @@
 """Padded rows and their micro-batches."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from twinkle.data_format import InputFeature
 from twinkle.errors import DataError
-from twinkle.model.batch import cut_rows, make_batch
+from twinkle.model.batch import batch_of, cut_rows, make_batch
 
 
 def test_rows_are_padded_on_the_right_and_columns_belong_to_tokens() -> None:
@@ -24,6 +27,37 @@ def test_rows_are_padded_on_the_right_and_columns_belong_to_tokens() -> None:
     assert wider.input_ids_BT.tolist() == [[5, 6, 8, 1], [7, 4, 3, 2]]
     assert wider.attention_mask_BT.tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
     assert wider.position_ids_BT.tolist() == [[0, 1, 2, 2], [0, 1, 2, 3]]
+
+
+def test_what_others_said_in_between_is_read_but_not_trained() -> None:
+    batch = make_batch([[5]], [[6, 7, 8]], [[-1.0, -9.0, -2.0]], [1.0], response_masks=[[1, 0, 1]])
+
+    assert batch.attention_mask_BT.tolist() == [[1, 1, 1, 1]]
+    assert batch.response_mask_BT.tolist() == [[0, 1, 0, 1]]
+    assert batch.old_logprobs_BT.tolist() == [[0, -1, 0, -2]]
+    with pytest.raises(DataError, match="row 0 has 3 response tokens, but a mask of 2"):
+        make_batch([[5]], [[6, 7, 8]], [[-1.0, -9.0, -2.0]], [1.0], response_masks=[[1, 0]])
+
+
+def test_a_conversation_of_two_turns_is_one_row() -> None:
+    feature: InputFeature = {
+        "input_ids": [5, 6, 7, 8, 9],
+        "labels": [-100, 6, -100, -100, 9],
+        "logprobs": [0.0, -1.0, 0.0, 0.0, -2.0],
+    }
+    batch = batch_of([feature, feature], [1.0, -1.0])
+
+    assert batch.input_ids_BT.tolist() == [[5, 6, 7, 8, 9]] * 2
+    assert batch.response_mask_BT.tolist() == [[0, 1, 0, 0, 1]] * 2
+    assert batch.old_logprobs_BT.tolist() == [[0, -1, 0, 0, -2]] * 2
+
+
+@pytest.mark.parametrize("missing", ["labels", "logprobs"])
+def test_a_feature_without_labels_or_their_log_probs_is_named(missing: str) -> None:
+    feature: Any = {"input_ids": [5, 6], "labels": [-100, 6], "logprobs": [0.0, -1.0]}
+    del feature[missing]
+    with pytest.raises(DataError, match=r"row 0 has \d labels and \d log-probs for \d tokens"):
+        batch_of([feature], [1.0])
 
 
 def test_padding_rows_are_not_live() -> None:
