@@ -23,7 +23,7 @@ def bind_layers(module: nn.Module, adapter: str) -> None:
     for layer in module.modules():
         if isinstance(layer, LoraLayer):
             layer.__dict__.pop("forward", None)
-            forward = _lean_forward(layer, adapter)
+            forward = lean_forward(layer, adapter)
             if forward is not None:
                 layer.__dict__["forward"] = forward
 
@@ -39,7 +39,8 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
             bind_layers(model, model.active_adapter)
 
 
-def _lean_forward(layer: Any, adapter: str) -> Forward | None:
+def lean_forward(layer: Any, adapter: str) -> Forward | None:
+    """The forward of a plain LoRA layer under one adapter (none of that name: its base weights); None for other kinds."""
     base = layer.base_layer
     if type(layer) is not Linear or type(base) is not nn.Linear or layer.merged:
         return None
