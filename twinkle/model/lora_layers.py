@@ -50,10 +50,12 @@ def lean_forward(layer: Any, adapter: str) -> Forward | None:
     if adapter in layer.lora_variant or b.bias is not None or a.weight.dtype != base.weight.dtype:
         return None
     scaling = layer.scaling[adapter]
+    # Looking a parameter up in its module costs as much as a small product; the parameters stay, their values change.
+    a_weight, b_weight, weight, bias = a.weight, b.weight, base.weight, base.bias
 
     def forward(x: Tensor) -> Tensor:
-        update = functional.linear(functional.linear(x, a.weight), b.weight)
-        result: Tensor = functional.linear(x, base.weight, base.bias) + update * scaling
+        update = functional.linear(functional.linear(x, a_weight), b_weight)
+        result: Tensor = functional.linear(x, weight, bias) + update * scaling
         return result
 
     return forward

@@ -3,7 +3,7 @@
 R = rows, U = distinct prompts, P = prompt length after left padding, K = columns of the cache, V = vocabulary.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,6 +18,10 @@ from twinkle.sampler.rolling_cache import RollingCache
 # On a CPU the kernels for 1 to 3 rows add up in another order than those for 4 and more.
 CPU_SLOTS = 4
 NOWHERE = 2**40
+# A forward that reads prompts has at most so many tokens, and with more than a few at most so much padding.
+READ_TOKENS = 8192
+PADDING_AT_MOST = 2
+LITTLE = 256
 K = TypeVar("K", bound=Hashable)
 
 
@@ -26,6 +30,7 @@ class CausalModel:
 
     def __init__(self, module: PreTrainedModel) -> None:
         self.module = module
+        self.device: torch.device = module.device
         config = module.config.get_text_config(decoder=True)
         self.vocab_size: int = config.vocab_size
         self.positions: int | None = getattr(config, "max_position_embeddings", None)
@@ -34,12 +39,6 @@ class CausalModel:
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
         self.cache_dtype = torch.float64 if module.config._attn_implementation == FLOAT64 else None
         RollingCache(module.config, self.cache_dtype)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are now."""
-        device: torch.device = self.module.device
-        return device
 
     @property
     def least_rows(self) -> int:
@@ -78,9 +77,8 @@ class CachedRows:
     A row stays at its place until ``select``; one that is released computes on, unseen, until another takes its place.
     """
 
-    logits_RV: Tensor
-
     def __init__(self, model: CausalModel) -> None:
+        self.logits_RV: Tensor | None = None
         self._model = model
         self._cache = RollingCache(model.module.config, model.cache_dtype)
         self._starts_R = np.zeros(0, np.int64)
@@ -98,19 +96,18 @@ class CachedRows:
         Each distinct prompt is read once for each adapter; ``bind`` is told which adapter each row of that forward has.
         """
         keys = list(zip(prompts, adapters, strict=True))
-        distinct = {key: index for index, key in enumerate(dict.fromkeys(keys))}
-        rows_read = [*distinct]
-        rows_read += rows_read[:1] * (self._model.least_rows - len(rows_read))
-        bind([adapter for _, adapter in rows_read])
-        logits_UV, read = self._model.read([prompt for prompt, _ in rows_read])
-        spread = torch.tensor([distinct[key] for key in keys], device=self._model.device)
-        count = max(len(self._starts_R), max(places) + 1, self._model.least_rows)
-        self._move(self._cache.make_room(count, max(map(len, prompts)), ahead, read))
-        rows = torch.tensor(places, device=self._model.device)
-        self._cache.insert(rows, read, spread)
-        self._extend(count, logits_UV)
-        self.logits_RV[rows] = logits_UV[spread]
-        self._starts_R[list(places)] = self._cache.columns.end - np.array(list(map(len, prompts)))
+        self._extend(max(len(self._starts_R), max(places) + 1, self._model.least_rows))
+        for together in _read_together(dict.fromkeys(keys)):
+            at = {key: index for index, key in enumerate(together)}
+            together += together[:1] * (self._model.least_rows - len(together))
+            bind([adapter for _, adapter in together])
+            logits_UV, read = self._model.read([prompt for prompt, _ in together])
+            entering = [(place, key) for place, key in zip(places, keys, strict=True) if key in at]
+            rows = [place for place, _ in entering]
+            lengths = [len(prompt) for _, (prompt, _) in entering]
+            self._move(self._cache.make_room(len(self._starts_R), max(lengths), ahead, read))
+            self._take_in(rows, [at[key] for _, key in entering], logits_UV, read)
+            self._starts_R[rows] = self._cache.columns.end - np.array(lengths)
         self._cache.columns.start = int(self._starts_R.min())
 
     def grow(self, tokens_R: Tensor, ahead: int) -> None:
@@ -138,17 +135,50 @@ class CachedRows:
         rows = torch.tensor(places, device=self._model.device)
         self._starts_R = self._starts_R[list(places)]
         self._move(self._cache.reshape(rows, len(places), columns.end - columns.start, ahead))
-        self.logits_RV = self.logits_RV[rows]
+        self.logits_RV = None if self.logits_RV is None else self.logits_RV[rows]
 
     def _move(self, columns: int) -> None:
         self._starts_R[self._starts_R != NOWHERE] += columns
 
-    def _extend(self, count: int, like_UV: Tensor) -> None:
-        more = count - len(self._starts_R)
-        if more:
-            self._starts_R = np.concatenate([self._starts_R, np.full(more, NOWHERE)])
-            fresh_RV = like_UV.new_zeros((more, like_UV.shape[1]))
-            self.logits_RV = fresh_RV if len(fresh_RV) == count else torch.cat([self.logits_RV, fresh_RV])
+    def _extend(self, count: int) -> None:
+        fresh_R = np.full(count - len(self._starts_R), NOWHERE)
+        self._starts_R = np.concatenate([self._starts_R, fresh_R])
+
+    def _take_in(self, places: list[int], spread: list[int], logits_UV: Tensor, read: DynamicCache) -> None:
+        in_turn = places == list(range(places[0], places[-1] + 1))
+        # A slice is written in half the time of the same rows one by one.
+        rows = slice(places[0], places[-1] + 1) if in_turn else torch.tensor(places, device=self._model.device)
+        spread_I = torch.tensor(spread, device=self._model.device)
+        self._cache.insert(rows, read, spread_I)
+        fresh_I = logits_UV[spread_I]
+        if len(places) == len(self._starts_R) and in_turn:
+            self.logits_RV = fresh_I
+            return
+        self.logits_RV = _with_rows(self.logits_RV, len(self._starts_R), fresh_I)
+        self.logits_RV[rows] = fresh_I
+
+
+def _with_rows(tensor_RV: Tensor | None, count: int, like: Tensor) -> Tensor:
+    have = 0 if tensor_RV is None else len(tensor_RV)
+    if tensor_RV is not None and have == count:
+        return tensor_RV
+    fresh_RV = like.new_zeros((count - have, like.shape[1]))
+    return fresh_RV if tensor_RV is None else torch.cat([tensor_RV, fresh_RV])
+
+
+def _read_together(keys: Iterable[tuple[tuple[int, ...], K]]) -> Iterator[list[tuple[tuple[int, ...], K]]]:
+    """Prompts in forwards that hold neither too many tokens nor too much padding, longest first."""
+    together: list[tuple[tuple[int, ...], K]] = []
+    width, real = 0, 0
+    for key in sorted(keys, key=lambda key: -len(key[0])):
+        padded = width * (len(together) + 1)
+        if together and (padded > READ_TOKENS or padded > PADDING_AT_MOST * (real + len(key[0])) + LITTLE):
+            yield together
+            together, real = [], 0
+        width = width if together else len(key[0])
+        together.append(key)
+        real += len(key[0])
+    yield together
 
 
 def _left_padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:

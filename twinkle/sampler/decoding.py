@@ -72,7 +72,8 @@ class Drawing:
         self._counts_R[at] = 0
         self._limits_R[at] = [request.params.max_tokens for request in requests]
         self._endings_RE = _with_endings(self._endings_RE, at, requests)
-        self._numbers_RT[at] = uniforms([_key(request) for request in requests], 0, UNIFORMS_AHEAD)
+        needed = min(UNIFORMS_AHEAD, max(request.params.max_tokens for request in requests))
+        self._numbers_RT[at, :needed] = uniforms([_key(request) for request in requests], 0, needed)
         self._record.enter(at, requests)
         self._read_params()
 
@@ -84,14 +85,13 @@ class Drawing:
         tokens_R, finite_R = self._record.write(everyone_R, counts_R, choice)
         counts_R += self.alive_R
         stopped_R = (tokens_R[:, None] == self._endings_RE).any(1)
-        matches = self._search(tokens_R)
-        stopped_R[list(matches)] = True
+        matches = self._search(tokens_R) if self._searches else {}
+        if matches:
+            stopped_R[list(matches)] = True
         over_R = self.alive_R & (stopped_R | (counts_R >= self._limits_R) | ~finite_R)
         ended: list[tuple[Request, Outcome]] = []
         if over_R.any():
-            for place in map(int, over_R.nonzero()[0]):
-                outcome = self._outcome(place, bool(stopped_R[place]), matches.get(place), bool(finite_R[place]))
-                ended.append((self._rows[place], outcome))
+            ended = self._outcomes(over_R.nonzero()[0], stopped_R, finite_R, matches)
             self._leave(over_R)
         self._draw_ahead()
         return choice.tokens_R, ended
@@ -138,16 +138,24 @@ class Drawing:
         return {place: match for place, match in found.items() if match is not None}
 
     def _draw_ahead(self) -> None:
-        spent = (self.alive_R & (self._counts_R % UNIFORMS_AHEAD == 0)).nonzero()[0]
-        for place in spent:
-            key, start = _key(self._rows[place]), int(self._counts_R[place])
-            if start:
-                self._numbers_RT[place] = uniforms([key], start, UNIFORMS_AHEAD)[0]
+        spent_R = (self._counts_R % UNIFORMS_AHEAD == 0) & (self._counts_R > 0)
+        for place in spent_R.nonzero()[0] if spent_R.any() else ():
+            start = int(self._counts_R[place])
+            self._numbers_RT[place] = uniforms([_key(self._rows[place])], start, UNIFORMS_AHEAD)[0]
 
-    def _outcome(self, place: int, stopped: bool, match: StopMatch | None, finite: bool) -> Outcome:
-        if not finite:
-            return RunError("the model gave logits that are not finite numbers; its weights are probably damaged")
-        return self._record.drawn(place, int(self._counts_R[place]), self._rows[place], stopped, match)
+    def _outcomes(
+        self,
+        places: NDArray[np.int64],
+        stopped_R: NDArray[np.bool_],
+        finite_R: NDArray[np.bool_],
+        matches: dict[int, StopMatch],
+    ) -> list[tuple[Request, Outcome]]:
+        drawn = self._record.drawn(places, self._counts_R[places], stopped_R[places], matches)
+        damaged = RunError("the model gave logits that are not finite numbers; its weights are probably damaged")
+        return [
+            (self._rows[place], outcome if finite_R[place] else damaged)
+            for place, outcome in zip(places.tolist(), drawn, strict=True)
+        ]
 
 
 class _Record:
@@ -184,28 +192,50 @@ class _Record:
         self, rows_R: NDArray[np.int64], columns_R: NDArray[np.int64], choice: Choice
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Keep a token of each row; the tokens, and whether their log-probabilities are finite."""
-        drawn = torch.stack([choice.tokens_R.double(), choice.logprobs_R, choice.sampler_logprobs_R]).cpu().numpy()
-        tokens_R: NDArray[np.int64] = drawn[0].astype(np.int64)
+        tokens_R, logprobs_R, sampler_logprobs_R = _on_host(choice)
         self._tokens_RT[rows_R, columns_R] = tokens_R
-        self._logprobs_KRT[:, rows_R, columns_R] = drawn[1:]
+        self._logprobs_KRT[0, rows_R, columns_R] = logprobs_R
+        self._logprobs_KRT[1, rows_R, columns_R] = sampler_logprobs_R
         most = max((count for count in self._reported if count is not None), default=None)
         if most is not None:
             logp_RK, ids_RK = choice.raw_logp_RV.topk(min(most, choice.raw_logp_RV.shape[1]), dim=-1)
             for place, report in enumerate(zip(ids_RK.tolist(), logp_RK.tolist(), strict=True)):
                 if self._reported[place] is not None:
                     self._top[place].append(report)
-        return tokens_R, np.isfinite(drawn[1])
+        return tokens_R, np.isfinite(logprobs_R)
 
-    def drawn(self, place: int, length: int, request: Request, stopped: bool, match: StopMatch | None) -> Drawn:
-        tokens: list[int] = self._tokens_RT[place, :length].tolist()
-        logprobs, sampler_logprobs = self._logprobs_KRT[:, place, :length].tolist()
-        count, reports = request.params.logprobs, None
-        if count is not None:
-            reports = [
-                dict(zip(ids[:count], logps[:count], strict=True)) | {token: logprob}
-                for (ids, logps), token, logprob in zip(self._top[place], tokens, logprobs, strict=False)
-            ]
-        return Drawn(tokens, logprobs, sampler_logprobs, stopped, match, reports)
+    def drawn(
+        self,
+        places: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+        stopped: NDArray[np.bool_],
+        matches: dict[int, StopMatch],
+    ) -> list[Drawn]:
+        """What the rows at these places got."""
+        longest = int(lengths.max())
+        tokens_RT = self._tokens_RT[places, :longest].tolist()
+        logprobs_KRT = self._logprobs_KRT[:, places, :longest].tolist()
+        rows = zip(places.tolist(), lengths.tolist(), stopped.tolist(), tokens_RT, *logprobs_KRT, strict=True)
+        return [
+            Drawn(
+                tokens[:length],
+                logprobs[:length],
+                sampler_logprobs[:length],
+                ended,
+                matches.get(place),
+                self._reports(place, tokens[:length], logprobs),
+            )
+            for place, length, ended, tokens, logprobs, sampler_logprobs in rows
+        ]
+
+    def _reports(self, place: int, tokens: list[int], logprobs: list[float]) -> list[dict[int, float]] | None:
+        count = self._reported[place]
+        if count is None:
+            return None
+        return [
+            dict(zip(ids[:count], logps[:count], strict=True)) | {token: logprob}
+            for (ids, logps), token, logprob in zip(self._top[place], tokens, logprobs, strict=False)
+        ]
 
     def _grow(self, places: int, length: int) -> None:
         tokens_RT, logprobs_KRT = self._tokens_RT, self._logprobs_KRT
@@ -214,6 +244,13 @@ class _Record:
         self._tokens_RT[:rows, :columns] = tokens_RT
         self._logprobs_KRT = np.zeros((2, places, length))
         self._logprobs_KRT[:, :rows, :columns] = logprobs_KRT
+
+
+def _on_host(choice: Choice) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    if choice.tokens_R.device.type == "cpu":
+        return choice.tokens_R.numpy(), choice.logprobs_R.numpy(), choice.sampler_logprobs_R.numpy()
+    drawn = torch.stack([choice.tokens_R.double(), choice.logprobs_R, choice.sampler_logprobs_R]).cpu().numpy()
+    return drawn[0].astype(np.int64), drawn[1], drawn[2]
 
 
 def _key(request: Request) -> tuple[int, int]:

@@ -92,12 +92,13 @@ def _mixed_forward(layer: Any, names: Sequence[str], rows: _Rows) -> Forward | N
     a_NI = torch.cat([layer.lora_A[name].weight for name in own])
     b_ON = torch.cat([layer.lora_B[name].weight for name in own], dim=1)
     own_MN, scaling_M = _tables(layer, names, a_NI)
+    weight, bias = base.weight, base.bias
 
     def forward(x: Tensor) -> Tensor:
         index_R = rows.index_R
         low_RLN = functional.linear(x, a_NI) * own_MN[index_R].unsqueeze(1)
         update = functional.linear(low_RLN, b_ON) * scaling_M[index_R].view(-1, 1, 1)
-        result: Tensor = functional.linear(x, base.weight, base.bias) + update
+        result: Tensor = functional.linear(x, weight, bias) + update
         return result
 
     return forward

@@ -65,7 +65,7 @@ class RollingLayer(DynamicLayer):  # type: ignore[misc]
             states = states if rows is None else states[rows]
             buffer[: len(states), :, end - length : end] = states
 
-    def insert(self, rows: Tensor, states: tuple[Tensor, Tensor], spread: Tensor, clean: bool) -> None:
+    def insert(self, rows: Tensor | slice, states: tuple[Tensor, Tensor], spread: Tensor, clean: bool) -> None:
         """Put prompts read elsewhere, [prompts, H, length, D], at the end of these rows; ``clean`` what is older."""
         end, length = self._columns.end, states[0].shape[2]
         for buffer, new in zip(self.buffers, states, strict=True):
@@ -89,6 +89,7 @@ class RollingCache:
         self._layers = [RollingLayer(self.columns, layer.is_sliding, dtype) for layer in self.cache.layers]
         self.cache.layers = list(self._layers)
         self._count, self._width = 0, 0
+        self._clean = True
 
     def make_room(self, count: int, length: int, ahead: int, like: DynamicCache) -> int:
         """Have at least ``count`` rows, ``length`` columns before the end, and one more behind it; see reshape."""
@@ -107,13 +108,14 @@ class RollingCache:
         for index, layer in enumerate(self._layers):
             layer.reshape(rows, count, width, length, layer.buffers[0] if like is None else like[index])
         self._count, self._width = count, width
+        self._clean = self.columns.end == self.columns.start
         moved = length - self.columns.end
         self.columns.start, self.columns.end = self.columns.start + moved, length
         return moved
 
-    def insert(self, rows: Tensor, prompts: DynamicCache, spread: Tensor) -> None:
+    def insert(self, rows: Tensor | slice, prompts: DynamicCache, spread: Tensor) -> None:
         """Let rows begin with prompts of another cache: row ``rows[i]`` with prompt ``spread[i]``."""
-        clean = self.columns.end > self.columns.start
+        clean, self._clean = not self._clean, False
         for index, layer in enumerate(self._layers):
             read = prompts.layers[index]
             layer.insert(rows, (read.keys, read.values), spread, clean)

@@ -101,7 +101,7 @@ class _Batch:
 
     def _enter(self) -> None:
         places = self._max_rows - self._running
-        if not self.waiting or places < min(len(self.waiting), self._max_rows // ENTER_TOGETHER):
+        if places < max(1, min(len(self.waiting), self._max_rows // ENTER_TOGETHER)) or not self.waiting:
             return
         new = [self.waiting.popleft() for _ in range(min(places, len(self.waiting)))]
         at = (self._drawing.free() + list(range(self._drawing.places, self._max_rows)))[: len(new)]
