@@ -280,7 +280,9 @@ class EngineLoop:
 def _told(name: str, error: Exception) -> TwinkleError:
     if isinstance(error, TwinkleError):
         return error
-    told = SamplerError(f"a step of the {name} failed, and every sequence in it with it: {type(error).__name__}: {error}")
+    told = SamplerError(
+        f"a step of the {name} failed, and every sequence in it with it: {type(error).__name__}: {error}"
+    )
     told.__cause__ = error
     return told
 

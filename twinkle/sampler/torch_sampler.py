@@ -149,7 +149,9 @@ class TorchSampler(SteppedSampler):
 
     def _require_device_memory(self, what: str) -> None:
         if self._place.type == "cpu":
-            raise ConfigError(f"{what} is for devices with a memory of their own, this sampler is on 'cpu'; leave it out")
+            raise ConfigError(
+                f"{what} is for devices with a memory of their own, this sampler is on 'cpu'; leave it out"
+            )
 
     def _move_to(self, place: torch.device) -> None:
         for tensor in [*self._module.parameters(), *self._module.buffers()]:
