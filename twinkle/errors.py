@@ -8,6 +8,10 @@
     ├── RewardError          a reward function that failed on a sample
     ├── WeightSyncError      sampler and trainer do not hold the same weights
     ├── CheckpointError      a checkpoint that cannot be written or read
+    ├── SamplerError         a call of a sampler that could not be served
+    │   ├── SampleTimeoutError   its deadline passed (also TimeoutError)
+    │   ├── SampleAbortedError   it was aborted, or the sampler closed
+    │   └── EngineLostError      the engine died and the call could not be repeated
     └── RunError             a run that cannot start or continue
 
 The first four are mistakes in what a person asked for (exit code 2); the others are failures at run time (exit code 1).
@@ -54,6 +58,22 @@ class WeightSyncError(TwinkleError, RuntimeError):
 
 class CheckpointError(TwinkleError, RuntimeError):
     """A checkpoint that cannot be written or read."""
+
+
+class SamplerError(TwinkleError, RuntimeError):
+    """A call of a sampler that could not be served, though nothing is wrong with what was asked for."""
+
+
+class SampleTimeoutError(SamplerError, TimeoutError):
+    """The deadline of a call passed: says how many of its sequences were done; the others are aborted."""
+
+
+class SampleAbortedError(SamplerError):
+    """A call ended by ``abort`` or ``close`` before all of its sequences were done."""
+
+
+class EngineLostError(SamplerError):
+    """The engine died, and the call could not be repeated on another one."""
 
 
 class RunError(TwinkleError, RuntimeError):
