@@ -89,7 +89,7 @@ class ProcessEngine:
 
     def drop(self, requests: Collection[Request]) -> None:
         """Forget these."""
-        numbers = [self._numbers[request] for request in requests if request in self._numbers]
+        numbers = [self._numbers[request] for request in dict.fromkeys(requests) if request in self._numbers]
         for number in numbers:
             self._forget(number)
         self._tell(Drop(numbers, []))
