@@ -12,6 +12,9 @@
     │   ├── SampleTimeoutError   its deadline passed (also TimeoutError)
     │   ├── SampleAbortedError   it was aborted, or the sampler closed
     │   └── EngineLostError      the engine died and the call could not be repeated
+    ├── InfraError           the processes of a device group cannot do what they are asked to
+    │   ├── RankLostError        a rank's process died
+    │   └── RemoteTimeoutError   a remote call did not end by its deadline (also TimeoutError)
     └── RunError             a run that cannot start or continue
 
 The first four are mistakes in what a person asked for (exit code 2); the others are failures at run time (exit code 1).
@@ -78,3 +81,15 @@ class EngineLostError(SamplerError):
 
 class RunError(TwinkleError, RuntimeError):
     """A run that cannot start or continue."""
+
+
+class InfraError(TwinkleError, RuntimeError):
+    """The processes of a device group cannot do what they are asked to, e.g. because they were closed."""
+
+
+class RankLostError(InfraError):
+    """The process of a rank died, or its machine did: names rank, class and device group."""
+
+
+class RemoteTimeoutError(InfraError, TimeoutError):
+    """A remote call did not end by its deadline: names the ranks that did not answer."""
