@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twinkle.sampler.base import Sampler
     from twinkle.sampler.torch_sampler import TorchSampler
+    from twinkle.sampler.vllm_sampler import vLLMSampler
 
-__all__ = ["Sampler", "TorchSampler"]
+__all__ = ["Sampler", "TorchSampler", "vLLMSampler"]
 
-_HOMES = {"Sampler": "twinkle.sampler.base", "TorchSampler": "twinkle.sampler.torch_sampler"}
+_HOMES = {
+    "Sampler": "twinkle.sampler.base",
+    "TorchSampler": "twinkle.sampler.torch_sampler",
+    "vLLMSampler": "twinkle.sampler.vllm_sampler",
+}
 
 
 def __getattr__(name: str) -> Any:

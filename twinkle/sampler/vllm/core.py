@@ -33,6 +33,7 @@ from twinkle.sampler.vllm.rows import EXTRA, RowSpec
 # Of two versions of an adapter the older serves the calls that began with it; one slot stays free, because vLLM gives
 # rows without an adapter the weights of the last one when every slot is taken.
 SPARE_SLOTS = 2
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 KV_CACHE_BYTES = (64 * 2**20, 4 * 2**30)
 
 
@@ -208,7 +209,8 @@ def _config(settings: Settings) -> Any:
         return config
     args.enable_lora = True
     args.max_loras = args.max_cpu_loras = settings.max_adapters + SPARE_SLOTS
-    args.max_lora_rank = settings.max_lora_rank
+    # vLLM knows some ranks only; a higher one takes memory and changes nothing else.
+    args.max_lora_rank = next((rank for rank in RANKS if rank >= settings.max_lora_rank), settings.max_lora_rank)
     return args.create_engine_config()
 
 
