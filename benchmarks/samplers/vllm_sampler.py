@@ -32,8 +32,9 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         small = make_tiny_opt(Path(folder) / "small")
         large = make_tiny_qwen2(Path(folder) / "large", hidden_size=512, layers=5)
-        with vLLMSampler(small) as sampler:
+        with vLLMSampler(small, max_adapters=0) as sampler:  # as the bare engine
             figures = [*_beside_bare(sampler, small, "in process"), _callers(sampler)]
+        with vLLMSampler(small) as sampler:
             figures += _exactness(sampler, small) + _swaps(sampler, small, "small", rank=8, limit_ms=10)
         with vLLMSampler(large, max_lora_rank=256) as sampler:
             figures += _swaps(sampler, large, "50 MB", rank=256, limit_ms=200)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from twinkle import hub
@@ -57,7 +58,8 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
 
         ``device_mesh``: its tp_size and pp_size are the engine's; more data-parallel replicas than one need mode 'ray'.
         ``engine_args`` go to vLLM's EngineArgs (max_model_len, gpu_memory_utilization, enable_sleep_mode, ...); an
-        unknown one is a ConfigError. On a CPU the defaults are float32, no compilation and a KV cache of at most 4 GB.
+        unknown one is a ConfigError. On a CPU the defaults are float32, no compilation, a KV cache of at most 4 GB, and
+        as many threads as torch has in this process.
         ``max_adapters``: most adapters at once, 0 = no LoRA; each holds memory for ``max_lora_rank`` whether used or
         not.
         """
@@ -75,7 +77,8 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
                 f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, its model only {vocab_size}: they do not "
                 "belong together"
             )
-        self._engine = ProcessEngine(Settings(str(folder), arguments, max_adapters, max_lora_rank))
+        threads = torch.get_num_threads()
+        self._engine = ProcessEngine(Settings(str(folder), arguments, max_adapters, max_lora_rank, threads))
         self._finalizer = weakref.finalize(self, self._engine.close)
         _require_platform(remote_group, self._engine.ready.platform)
         special_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}

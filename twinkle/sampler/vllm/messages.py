@@ -1,7 +1,7 @@
 """What a sampler and its engine's process say to each other, over a socket that only these two have."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,16 @@ RAW, SAMPLED, REPORTED = 0, 1, 2
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What an engine is made of; ``engine_args`` are vLLM's own, already merged with what the mesh asks for."""
+    """What an engine is made of; ``engine_args`` are vLLM's own, already merged with what the mesh asks for.
+
+    ``threads`` is how many threads an operation on a CPU may use.
+    """
 
     folder: str
     engine_args: Mapping[str, Any]
     max_adapters: int
     max_lora_rank: int
-    environment: Mapping[str, str] = field(default_factory=dict)
+    threads: int
 
 
 @dataclass(frozen=True, slots=True)

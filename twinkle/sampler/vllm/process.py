@@ -5,6 +5,7 @@ torch.distributed, and because a process can be replaced when it dies. It ends w
 closes.
 """
 
+import gc
 import os
 import sys
 from multiprocessing.connection import Connection
@@ -29,8 +30,9 @@ def main() -> None:
     """Start an engine with the settings that come first, then serve."""
     connection = Connection(int(sys.argv[1]))
     settings: Settings = connection.recv()
-    for name, value in {**ENVIRONMENT, **settings.environment}.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     core = _start(settings, connection)
     if core is None:
         return
@@ -50,6 +52,9 @@ def _start(settings: Settings, connection: Connection) -> "Core | None":
     except Exception as error:  # noqa: BLE001  whatever vLLM raises is told to the sampler, which raises it
         connection.send(_refusal(error))
         return None
+    # What is there now stays: a collection of all of it would hold up a step for a tenth of a second.
+    gc.collect()
+    gc.freeze()
     connection.send(core.ready)
     return core
 
