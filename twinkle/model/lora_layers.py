@@ -40,7 +40,7 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
 
 
 def lean_forward(layer: Any, adapter: str) -> Forward | None:
-    """The forward of a plain LoRA layer under one adapter (none of that name: its base weights); None for other kinds."""
+    """The forward of a plain LoRA layer under an adapter, its base weights where it has none; None for other kinds."""
     base = layer.base_layer
     if type(layer) is not Linear or type(base) is not nn.Linear or layer.merged:
         return None

@@ -24,7 +24,7 @@ MIXED = ""
 
 
 class LoadedAdapter:
-    """The modules of an adapter in the model: equal settings, equal modules. ``users`` counts the calls that hold it."""
+    """The modules of an adapter in the model: equal settings, equal modules. ``users`` counts calls that hold it."""
 
     def __init__(self, inner_name: str, settings: dict[str, Any], tensors: dict[str, Tensor], mixes: bool) -> None:
         self.inner_name = inner_name

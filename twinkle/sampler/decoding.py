@@ -52,12 +52,22 @@ class Drawing:
         """The request at each place; where it has ended, what was there last."""
         return list(self._rows)
 
+    @property
+    def busy(self) -> bool:
+        """Whether any row still draws."""
+        return bool(self.alive_R.any())
+
     def free(self) -> list[int]:
         """Places of rows that have ended."""
         return [int(place) for place in (~self.alive_R).nonzero()[0]]
 
-    def enter(self, places: Sequence[int], requests: Sequence[Request], least: int) -> None:
-        """Let requests begin at these places, each free, or the next behind the last one; have ``least`` places."""
+    def places_for(self, count: int) -> list[int]:
+        """So many places: free ones, then the next behind the last."""
+        free = self.free()[:count]
+        return free + list(range(self.places, self.places + count - len(free)))
+
+    def enter(self, places: Sequence[int], requests: Sequence[Request], least: int = 1) -> None:
+        """Let requests begin at these places (see places_for); have ``least`` places at least."""
         more = max(*places, self.places - 1, least - 1) + 1 - self.places
         self._extend(more, requests[0])
         at = np.array(places)

@@ -151,8 +151,8 @@ class EngineLoop:
             if not self._changed.wait_for(lambda: change.done or self._closed, CHANGE_TIMEOUT_S):
                 change.act = _nothing
                 raise SamplerError(
-                    f"{self._name} waited {CHANGE_TIMEOUT_S:.0f} s to change its weights behind {len(self._calls)} calls"
-                    " in flight; abort() them, or lower max_tokens"
+                    f"{self._name} waited {CHANGE_TIMEOUT_S:.0f} s to change its weights behind the "
+                    f"{len(self._calls)} calls in flight; abort() them, or lower max_tokens"
                 )
         if change.error is not None:
             raise change.error
@@ -280,7 +280,9 @@ class EngineLoop:
 def _told(name: str, error: Exception) -> TwinkleError:
     if isinstance(error, TwinkleError):
         return error
-    told = SamplerError(f"a step of the {name} failed, and every sequence in it with it: {type(error).__name__}: {error}")
+    told = SamplerError(
+        f"a step of the {name} failed, and every sequence in it with it: {type(error).__name__}: {error}"
+    )
     told.__cause__ = error
     return told
 

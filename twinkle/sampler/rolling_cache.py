@@ -123,4 +123,3 @@ class RollingCache:
     def has_room(self) -> bool:
         """Whether another token can be written."""
         return self.columns.end < self._width
-

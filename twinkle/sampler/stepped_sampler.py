@@ -16,6 +16,9 @@ from twinkle.sampler.engine_loop import Call, EngineLoop
 from twinkle.sampler.requests import Drawn, ModelLimits, Request, requests_of, sequences_of
 from twinkle.template import Template
 
+# An actor of a sampler serves so many calls at once; they share one batch.
+CALLS_AT_ONCE = 64
+
 
 class SequenceStream(Iterator[SampledSequence]):
     """The sequences of a call as they end; ``close`` aborts the rest, as does forgetting the stream."""

@@ -82,6 +82,7 @@ class _Batch:
 
     def step(self) -> list[tuple[Request, Outcome]]:
         self._enter()
+        assert self._grown.logits_RV is not None, "a batch has rows: places < max_rows are always filled"
         tokens_R, ended = self._drawing.draw(self._grown.logits_RV)
         if ended:
             self._running -= len(ended)
@@ -104,7 +105,7 @@ class _Batch:
         if places < max(1, min(len(self.waiting), self._max_rows // ENTER_TOGETHER)) or not self.waiting:
             return
         new = [self.waiting.popleft() for _ in range(min(places, len(self.waiting)))]
-        at = (self._drawing.free() + list(range(self._drawing.places, self._max_rows)))[: len(new)]
+        at = self._drawing.places_for(len(new))
         ahead = max([self._drawing.ahead, *(request.params.max_tokens for request in new)])
         self._grown.enter(at, [r.prompt for r in new], [r.adapter for r in new], self._adapters.bind, ahead)
         self._drawing.enter(at, new, self._least)

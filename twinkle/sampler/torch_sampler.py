@@ -12,14 +12,14 @@ from transformers import AutoTokenizer, PreTrainedModel
 from twinkle import hub
 from twinkle.choices import one_of
 from twinkle.errors import AdapterError, ConfigError, ModelNotFoundError, WeightSyncError
-from twinkle.infra import DeviceMesh, current_runtime
+from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
 from twinkle.model.attention import FLOAT64
 from twinkle.model.folder import DTYPES, read_model
 from twinkle.sampler.adapter_source import AdapterSource, read_adapter
 from twinkle.sampler.adapters import Adapters, LoadedAdapter
 from twinkle.sampler.causal_model import CausalModel
 from twinkle.sampler.requests import ModelLimits
-from twinkle.sampler.stepped_sampler import SteppedSampler
+from twinkle.sampler.stepped_sampler import CALLS_AT_ONCE, SteppedSampler
 from twinkle.sampler.torch_engine import TorchEngine
 from twinkle.sampler.weights import FullWeights
 
@@ -27,6 +27,7 @@ from twinkle.sampler.weights import FullWeights
 TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
+@remote_class(actors="replica", concurrency=CALLS_AT_ONCE)
 class TorchSampler(SteppedSampler):
     """Continuous batching of a Hugging Face causal model: rows that ended leave, what waits enters, whoever called.
 
@@ -55,12 +56,14 @@ class TorchSampler(SteppedSampler):
     ) -> None:
         """Load a model (id or folder, see hub.resolve).
 
-        ``device_mesh`` may have one rank only; ``remote_group`` names a group of ``initialize`` whose device type is
-        used when ``device`` ("cpu", "cuda", "cuda:1", ...) is not given. ``max_rows``: most samples in one batch.
+        ``device_mesh``: dp_size replicas of one rank each; more than one need mode 'ray' and ``remote_group``, the
+        name of a group of ``initialize``. The device type of that group is used when ``device`` ("cpu", "cuda",
+        "cuda:1", ...) is not given. ``max_rows``: most samples in one batch, of each replica.
         """
         if device_mesh is not None and device_mesh.world_size != 1:
             raise ConfigError(
-                f"device_mesh has {device_mesh.world_size} ranks; a TorchSampler in local mode runs on one"
+                f"device_mesh gives a replica {device_mesh.world_size} ranks; a TorchSampler runs on one, so every "
+                "axis but dp_size must be 1"
             )
         if max_rows < 1:
             raise ConfigError(f"max_rows is {max_rows!r}; it must be an integer >= 1")
@@ -82,11 +85,13 @@ class TorchSampler(SteppedSampler):
         super().__init__(tokenizer, engine, _limits(self._model, tokenizer))
 
     @property
+    @remote_function(urgent=True)
     def positions(self) -> int | None:
         """Most tokens that prompt and response may have together; None when the model has no bound."""
         return self._model.positions
 
     @property
+    @remote_function(urgent=True)
     def adapter_names(self) -> list[str]:
         """Names of the adapters that can be sampled with."""
         return self._adapters.names
@@ -108,7 +113,7 @@ class TorchSampler(SteppedSampler):
         """
         if kwargs:
             raise ConfigError(f"add_adapter_to_model has no argument {next(iter(kwargs))!r}; it takes state_dict")
-        if not isinstance(adapter_name, str) or not adapter_name:
+        if not _is_name(adapter_name):
             raise AdapterError(
                 f"adapter_name is {adapter_name!r}; it must be a string that is not empty ('' is the base model)"
             )
@@ -149,7 +154,9 @@ class TorchSampler(SteppedSampler):
 
     def _require_device_memory(self, what: str) -> None:
         if self._place.type == "cpu":
-            raise ConfigError(f"{what} is for devices with a memory of their own, this sampler is on 'cpu'; leave it out")
+            raise ConfigError(
+                f"{what} is for devices with a memory of their own, this sampler is on 'cpu'; leave it out"
+            )
 
     def _move_to(self, place: torch.device) -> None:
         for tensor in [*self._module.parameters(), *self._module.buffers()]:
@@ -158,6 +165,10 @@ class TorchSampler(SteppedSampler):
         self._adapters.moved()
         if self._place.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _device(device: str | None, remote_group: str | None) -> torch.device:

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from twinkle import hub
 from twinkle.errors import AdapterError, ConfigError
-from twinkle.infra import DeviceMesh, current_runtime
+from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
 from twinkle.sampler.adapter_source import AdapterSource, read_adapter
 from twinkle.sampler.base import Inputs, Params
 from twinkle.sampler.engine_loop import Call
 from twinkle.sampler.requests import ModelLimits
-from twinkle.sampler.stepped_sampler import SteppedSampler
+from twinkle.sampler.stepped_sampler import CALLS_AT_ONCE, SteppedSampler
 from twinkle.sampler.torch_sampler import _load_tokenizer
 from twinkle.sampler.vllm.engine import ProcessEngine, Weights
 from twinkle.sampler.vllm.messages import Settings
@@ -31,6 +31,7 @@ RESERVED = (
 )  # fmt: skip
 
 
+@remote_class(actors="replica", concurrency=CALLS_AT_ONCE)
 class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
     """Batched sampling by a vLLM engine in a process of its own; the calling process keeps its random generators and
     thread counts, and needs no GPU.
@@ -56,7 +57,8 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
     ) -> None:
         """Start an engine on a model (id or folder, see hub.resolve).
 
-        ``device_mesh``: its tp_size and pp_size are the engine's; more data-parallel replicas than one need mode 'ray'.
+        ``device_mesh``: dp_size replicas, each an engine of tp_size x pp_size ranks; more ranks than one need mode 'ray'
+        and ``remote_group``, the name of a group of ``initialize``.
         ``engine_args`` go to vLLM's EngineArgs (max_model_len, gpu_memory_utilization, enable_sleep_mode, ...); an
         unknown one is a ConfigError. On a CPU the defaults are float32, no compilation, a KV cache of at most 4 GB, and
         as many threads as torch has in this process.
@@ -88,11 +90,13 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
         self._counter = itertools.count(1)
 
     @property
+    @remote_function(urgent=True)
     def positions(self) -> int:
         """Most tokens that prompt and response may have together."""
         return self._engine.ready.positions
 
     @property
+    @remote_function(urgent=True)
     def adapter_names(self) -> list[str]:
         """Names of the adapters that can be sampled with."""
         return self._versions.names

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.twinkle.sampler.conftest import load, logprobs_uncached
-from tests.twinkle.sampler.test_adapters import config_of, make_adapter, weights_of
+from tests.twinkle.sampler.lora import config_of, make_adapter, weights_of
 from twinkle.data_format import SamplingParams
 from twinkle.errors import AdapterError, WeightSyncError
 

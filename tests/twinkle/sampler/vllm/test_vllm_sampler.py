@@ -46,18 +46,6 @@ def test_both_logprobs_are_those_of_hugging_face(sampler: Any, opt_folder: Path)
         assert_logprobs_are_exact(model, RAGGED[sequence.prompt_index]["input_ids"], sequence, params)
 
 
-def test_rotary_positions_too(qwen2_folder: Path) -> None:
-    params = SamplingParams(max_tokens=12, temperature=0.7, top_p=0.9, seed=4, ignore_eos=True)
-    with start(qwen2_folder, max_adapters=0) as sampler:
-        response = sampler.sample(RAGGED, params)
-        with pytest.raises(AdapterError, match="max_adapters=0"):
-            sampler.add_adapter_to_model("a", {"r": 4, "target_modules": "all-linear"})
-
-    model = load(qwen2_folder)
-    for sequence in response.sequences:
-        assert_logprobs_are_exact(model, RAGGED[sequence.prompt_index]["input_ids"], sequence, params)
-
-
 def test_greedy_tokens_are_those_of_generate(sampler: Any, opt_folder: Path) -> None:
     model = load(opt_folder)
     response = sampler.sample(RAGGED, SamplingParams(max_tokens=10, temperature=0, ignore_eos=True))
