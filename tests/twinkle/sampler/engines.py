@@ -113,6 +113,7 @@ def vllm_sampler(folder: Path) -> Iterator[UnderTest]:
             _uncached(own),
             [case(seed) for seed in range(3)],
             (other.state_dict(), _uncached(other), own.state_dict()),
+            lambda: start(folder, max_adapters=0),
         )
 
 
