@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
 from benchmarks.samplers.bare_vllm import BareVLLM
-from benchmarks.table import Figure, largest_at_most, median_at_most, more, shown, times_at_least
+from benchmarks.table import Figure, largest_at_most, median_at_most, more, times_at_least
 from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.model.folder import read_model
 from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
@@ -48,7 +48,15 @@ def rows(figures: Sequence[Figure]) -> list[tuple[Any, ...]]:
         return statistics.median(values) if values else None
 
     return [
-        (f.name, median(f.values), median(f.peer), median(f.ratios), f.target, (min(f.values), max(f.values)), f.reached)
+        (
+            f.name,
+            median(f.values),
+            median(f.peer),
+            median(f.ratios),
+            f.target,
+            (min(f.values), max(f.values)),
+            f.reached,
+        )
         for f in figures
     ]
 
@@ -184,9 +192,7 @@ def _adapted(folder: Path, seed: int, rank: int) -> Any:
 
 
 def _add(sampler: Any, name: str, model: Any) -> None:
-    sampler.add_adapter_to_model(
-        name, model.peft_config["default"], state_dict=get_peft_model_state_dict(model)
-    )
+    sampler.add_adapter_to_model(name, model.peft_config["default"], state_dict=get_peft_model_state_dict(model))
 
 
 def _seconds(act: Callable[[], None]) -> float:

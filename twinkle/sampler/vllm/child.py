@@ -128,6 +128,6 @@ class Child:
 
 def _error(refused: Refused, otherwise: type[TwinkleError] = SamplerError) -> TwinkleError:
     kind = getattr(errors, refused.kind, None)
-    known = isinstance(kind, type) and issubclass(kind, TwinkleError)
-    error: TwinkleError = kind(refused.message) if known else otherwise(f"vLLM refused: {refused.message}")
-    return error
+    if isinstance(kind, type) and issubclass(kind, TwinkleError):
+        return kind(refused.message)
+    return otherwise(f"vLLM refused: {refused.message}")

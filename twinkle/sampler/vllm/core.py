@@ -25,10 +25,11 @@ from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.executor import Executor
 
 from twinkle.errors import AdapterError, ConfigError, WeightSyncError
-from twinkle.sampler.stopping import StopStringSearch
+from twinkle.sampler.stopping import StopMatch, StopStringSearch
 from twinkle.sampler.vllm.arena import Layout
 from twinkle.sampler.vllm.messages import REPORTED, Ended, Job, Ready, Settings
-from twinkle.sampler.vllm.rows import EXTRA, RowSpec
+from twinkle.sampler.vllm.row_batch import RowSpec
+from twinkle.sampler.vllm.rows import EXTRA
 
 # Of two versions of an adapter the older serves the calls that began with it; one slot stays free, because vLLM gives
 # rows without an adapter the weights of the last one when every slot is taken.
@@ -69,7 +70,7 @@ class Core:
 
     def drop(self, jobs: Iterable[int], adapters: Iterable[int]) -> None:
         """Forget jobs, then adapters that no job needs any more."""
-        names = [str(number) for number in jobs if self._jobs.pop(str(number), None) is not None]
+        names = [name for name in map(str, jobs) if self._jobs.pop(name, None)]
         self._client.abort_requests(names)
         for number in adapters:
             self._on_workers(AdapterError, "twinkle_remove_adapter", number)
@@ -142,7 +143,7 @@ class _Growing:
         self._tokens: list[int] = []
         self._logps: list[NDArray[np.float64]] = []
         self._ids: list[NDArray[np.int32]] = []
-        self.match = None
+        self.match: StopMatch | None = None
         self.stopped = False
 
     def take(self, output: EngineCoreOutput) -> bool:
@@ -239,10 +240,11 @@ def _defaults(folder: str, given: dict[str, Any]) -> dict[str, Any]:
 def _kv_cache_bytes(folder: str, given: dict[str, Any]) -> int:
     """Room for every sequence at full length, within bounds."""
     config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config(decoder=True)
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    positions = given.get("max_model_len") or getattr(config, "max_position_embeddings", 4096)
-    per_token = 2 * 4 * config.num_hidden_layers * (getattr(config, "num_key_value_heads", None) or heads) * head_size
-    wanted = per_token * (positions + 256) * given.get("max_num_seqs", 256)
+    heads = int(config.num_attention_heads)
+    head_size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
+    positions: int = given.get("max_model_len") or getattr(config, "max_position_embeddings", 4096)
+    kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
+    per_token = 2 * 4 * int(config.num_hidden_layers) * kv_heads * head_size
+    wanted = per_token * (positions + 256) * int(given.get("max_num_seqs") or 256)
     low, high = KV_CACHE_BYTES
     return min(max(wanted, low), high)

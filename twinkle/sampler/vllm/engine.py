@@ -1,5 +1,6 @@
 """The engine as its sampler sees it: requests in, results out, whatever happens to the process behind it."""
 
+import contextlib
 import os
 import select
 from collections import deque
@@ -96,10 +97,8 @@ class ProcessEngine:
 
     def nudge(self) -> None:
         """Let a step that waits return, because there is something new to take up. From any thread."""
-        try:
+        with contextlib.suppress(BlockingIOError):  # it is full of nudges
             os.write(self._nudge, b"!")
-        except BlockingIOError:
-            pass  # it is full of nudges
 
     def add_adapter(self, weights: Weights) -> None:
         """Load an adapter; AdapterError when vLLM cannot."""
@@ -170,7 +169,9 @@ class ProcessEngine:
             return request, RunError(
                 "the model gave logits that are not finite numbers; its weights are probably damaged"
             )
-        drawn = Drawn(tokens, raw, one.logp_TK[:, SAMPLED].tolist(), one.ended, one.match, _top(request, one, tokens, raw))
+        drawn = Drawn(
+            tokens, raw, one.logp_TK[:, SAMPLED].tolist(), one.ended, one.match, _top(request, one, tokens, raw)
+        )
         return request, drawn
 
     def _forget(self, number: int) -> Request:

@@ -5,6 +5,7 @@ torch.distributed, and because a process can be replaced when it dies. It ends w
 closes.
 """
 
+import contextlib
 import gc
 import os
 import sys
@@ -36,10 +37,8 @@ def main() -> None:
     core = _start(settings, connection)
     if core is None:
         return
-    try:
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the sampler is gone
         _serve(core, connection)
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the sampler is gone
     core.close()
     os._exit(0)  # the interpreter would take seconds to take vLLM apart
 

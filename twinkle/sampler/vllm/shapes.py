@@ -56,7 +56,10 @@ class ModelShapes:
         """All weights of the model, tied ones under their first name; WeightSyncError unless they are there and fit."""
         what = "the weights for this model"
         own = dict(self._module.state_dict())
-        groups = [*self._names.values(), *([name] for name in own.keys() - {n for g in self._names.values() for n in g})]
+        groups = [
+            *self._names.values(),
+            *([name] for name in own.keys() - {n for g in self._names.values() for n in g}),
+        ]
         missing = [names[0] for names in groups if not given.keys() & set(names)]
         check_keys(what, missing, given.keys() - own.keys(), WeightSyncError)
         check_shapes(what, own, given, WeightSyncError)

@@ -69,12 +69,14 @@ class WorkerExtension:
     @_answering
     def twinkle_update_weights(self, path: str, layout: Layout) -> None:
         """Load all weights of the model from shared memory; vLLM forgets its adapters with that, they are put back."""
-        worker_adapters = getattr(self.model_runner, "lora_manager", None)
-        kept = [] if worker_adapters is None else list(worker_adapters._adapter_manager._registered_adapters.cache.items())
+        adapters: Any = None
+        if hasattr(self.model_runner, "lora_manager"):
+            adapters = self.model_runner.lora_manager._adapter_manager
+        kept = [] if adapters is None else list(adapters._registered_adapters.cache.items())
         self.model_runner.reload_weights(weights_iterator=iter(mapped(path, layout).items()))
         for number, loaded in kept:
-            worker_adapters._adapter_manager._registered_adapters[number] = loaded
-            worker_adapters._adapter_manager.activate_adapter(number)
+            adapters._registered_adapters[number] = loaded
+            adapters.activate_adapter(number)
 
 
 def _require_modules(loaded: LoRAModel, adapters: Any) -> None:

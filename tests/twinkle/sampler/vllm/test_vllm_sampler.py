@@ -41,7 +41,9 @@ def test_both_logprobs_are_those_of_hugging_face(sampler: Any, opt_folder: Path)
     response = sampler.sample(RAGGED, params, num_samples=3)
 
     model = load(opt_folder)
-    assert [(s.prompt_index, s.sample_index) for s in response.sequences] == [(i, j) for i in range(4) for j in range(3)]
+    assert [(s.prompt_index, s.sample_index) for s in response.sequences] == [
+        (i, j) for i in range(4) for j in range(3)
+    ]
     for sequence in response.sequences:
         assert_logprobs_are_exact(model, RAGGED[sequence.prompt_index]["input_ids"], sequence, params)
 
@@ -53,7 +55,9 @@ def test_greedy_tokens_are_those_of_generate(sampler: Any, opt_folder: Path) -> 
     for prompt, sequence in zip(RAGGED, response.sequences, strict=True):
         ids = torch.tensor([prompt["input_ids"]])
         with without_progress_bars():
-            ours = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False, eos_token_id=-1)
+            ours = model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=10, do_sample=False, eos_token_id=-1
+            )
         assert sequence.tokens == ours[0, ids.shape[1] :].tolist()
         assert sequence.sampler_logprobs == [0.0] * 10
 
