@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
+import twinkle
 from benchmarks.samplers.bare_vllm import BareVLLM
 from benchmarks.table import Figure, largest_at_most, median_at_most, more, times_at_least
+from twinkle import DeviceGroup
 from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.model.folder import read_model
 from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
+from twinkle.sampler import vLLMSampler
 from twinkle.sampler.choosing import RowControls, sampling_logprobs
-from twinkle.sampler.vllm_sampler import vLLMSampler
 
 ROUNDS = 7
 PROMPTS = [[5 + i % 60, 6, 7, 8] for i in range(16)]
@@ -33,7 +35,7 @@ def measure() -> list[Figure]:
         small = make_tiny_opt(Path(folder) / "small")
         large = make_tiny_qwen2(Path(folder) / "large", hidden_size=512, layers=5)
         with vLLMSampler(small, max_adapters=0) as sampler:  # as the bare engine
-            figures = [*_beside_bare(sampler, small, "in process"), _callers(sampler)]
+            figures = [*_beside_bare(sampler, small, "in process"), _callers(sampler), *_through_ray(sampler, small)]
         with vLLMSampler(small) as sampler:
             figures += _exactness(sampler, small) + _swaps(sampler, small, "small", rank=8, limit_ms=10)
         with vLLMSampler(large, max_lora_rank=256) as sampler:
@@ -95,6 +97,21 @@ def _of_bare(bare: BareVLLM, seed: int | None, logprobs: int | None) -> float:
     seconds, tokens = bare.generate(PROMPTS, SAMPLES, TOKENS, seed, logprobs)
     assert tokens == len(PROMPTS) * SAMPLES * TOKENS
     return tokens / seconds
+
+
+def _through_ray(alone: Any, folder: Path) -> list[Figure]:
+    """One replica on a device group: what is asked of it beside the bare engine, and what a call costs more."""
+    twinkle.initialize("ray", groups=[DeviceGroup("samplers", 1, "cpu")])
+    with vLLMSampler(folder, remote_group="samplers", max_adapters=0) as replica:
+        figures = _beside_bare(replica, folder, "through Ray")
+        one = SamplingParams(max_tokens=1, seed=0)
+        calls: dict[str, list[float]] = {"ours": [], "theirs": []}
+        for _ in range(100):
+            calls["ours"].append(1e3 * _seconds(lambda: replica.sample(INPUTS[0], one)))
+            calls["theirs"].append(1e3 * _seconds(lambda: alone.sample(INPUTS[0], one)))
+    twinkle.initialize("local")
+    ours, theirs = (statistics.median(values) for values in calls.values())
+    return [*figures, median_at_most("what Ray adds to a call of sample", [ours - theirs], 3, "ms")]
 
 
 def _callers(sampler: Any) -> Figure:

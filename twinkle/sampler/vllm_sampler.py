@@ -120,7 +120,10 @@ class vLLMSampler(SteppedSampler):
         def load() -> None:
             self._versions.require_room(adapter_name)
             if weights is not None:
-                self._engine.add_adapter(weights)
+                try:
+                    self._engine.add_adapter(weights)
+                except AdapterError as error:
+                    raise AdapterError(f"adapter {adapter_name!r} cannot be run by vLLM: {error}") from error
             self._versions.put(adapter_name, weights)
 
         self._loop.change(load, drained=self._versions.crowded)

@@ -242,7 +242,7 @@ def _kv_cache_bytes(folder: str, given: dict[str, Any]) -> int:
     config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config(decoder=True)
     heads = int(config.num_attention_heads)
     head_size: int = getattr(config, "head_dim", None) or config.hidden_size // heads
-    positions: int = given.get("max_model_len") or getattr(config, "max_position_embeddings", 4096)
+    positions: int = given.get("max_model_len") or getattr(config, "max_position_embeddings", None) or 4096
     kv_heads: int = getattr(config, "num_key_value_heads", None) or heads
     per_token = 2 * 4 * int(config.num_hidden_layers) * kv_heads * head_size
     wanted = per_token * (positions + 256) * int(given.get("max_num_seqs") or 256)
