@@ -1,1 +1,1 @@
-"""Figures of samplers and of the device groups that they run on."""
+"""The figures of samplers and of the device groups that they run on: `make bench-samplers`."""

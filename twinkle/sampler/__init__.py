@@ -10,8 +10,19 @@ if TYPE_CHECKING:
     from twinkle.sampler.requests import Drawn, ModelLimits, Request
     from twinkle.sampler.stepped_sampler import SteppedSampler
     from twinkle.sampler.torch_sampler import TorchSampler
+    from twinkle.sampler.vllm_sampler import vLLMSampler
 
-__all__ = ["Drawing", "Drawn", "Engine", "ModelLimits", "Request", "Sampler", "SteppedSampler", "TorchSampler"]
+__all__ = [
+    "Drawing",
+    "Drawn",
+    "Engine",
+    "ModelLimits",
+    "Request",
+    "Sampler",
+    "SteppedSampler",
+    "TorchSampler",
+    "vLLMSampler",
+]
 
 _HOMES = {
     "Drawing": "twinkle.sampler.decoding",
@@ -22,6 +33,7 @@ _HOMES = {
     "Sampler": "twinkle.sampler.base",
     "SteppedSampler": "twinkle.sampler.stepped_sampler",
     "TorchSampler": "twinkle.sampler.torch_sampler",
+    "vLLMSampler": "twinkle.sampler.vllm_sampler",
 }
 
 

@@ -91,6 +91,12 @@ class Sampler(ABC):
 
     @property
     @remote_function(urgent=True)
+    def positions(self) -> int | None:
+        """Most tokens that prompt and response may have together; None when there is no bound."""
+        return None
+
+    @property
+    @remote_function(urgent=True)
     def adapter_names(self) -> list[str]:
         """Names of the adapters that can be sampled with."""
         return []

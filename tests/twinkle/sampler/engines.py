@@ -17,6 +17,7 @@ from transformers import AutoTokenizer
 
 from tests.twinkle.sampler.conftest import load, logits_uncached
 from tests.twinkle.sampler.lora import config_of, make_adapter, weights_of
+from tests.twinkle.sampler.vllm.conftest import start
 from twinkle.sampler import Sampler, TorchSampler
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "samplers.md"
@@ -94,9 +95,32 @@ def toy_sampler(folder: Path) -> Iterator[UnderTest]:
         )
 
 
+@contextlib.contextmanager
+def vllm_sampler(folder: Path) -> Iterator[UnderTest]:
+    """vLLMSampler with room for fewer rows than the suite asks for at once."""
+    own, other = load(folder), load(folder)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.9)
+
+    def case(seed: int) -> AdapterCase:
+        model = make_adapter(folder, seed)
+        return AdapterCase(config_of(model), weights_of(model), _uncached(model))
+
+    with start(folder, engine_args={"max_num_seqs": 8, "block_size": 32}) as sampler:
+        yield UnderTest(
+            sampler,
+            _uncached(own),
+            [case(seed) for seed in range(3)],
+            (other.state_dict(), _uncached(other), own.state_dict()),
+            lambda: start(folder, max_adapters=0),
+        )
+
+
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[UnderTest]]] = {
     "torch": torch_sampler,
     "toy": toy_sampler,
+    "vllm": vllm_sampler,
 }
 
 
