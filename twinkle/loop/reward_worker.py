@@ -4,19 +4,22 @@ from dataclasses import dataclass
 
 import torch
 
-from transfer_queue import TransferQueueClient
+from twinkle.infra import remote_function
 from twinkle.loop.config import QueueConfig
+from twinkle.loop.queue_time import TimedClient
+from twinkle.loop.sharing import shared_out
 from twinkle.rl.reward import Reward
 
 
-@dataclass(frozen=True)
+@dataclass
 class RewardWorker:
     """Scores responses. A reward that raises ends the run with its name and sample; it never becomes a 0."""
 
-    client: TransferQueueClient
+    client: TimedClient
     reward: Reward
     queue: QueueConfig
 
+    @remote_function(dispatch=shared_out, collect=lambda results, offsets: None)
     def work(self, step: int, rows: int) -> None:
         """Score ``rows`` rows of partition ``step``."""
         meta, data = self.client.get(
@@ -30,3 +33,9 @@ class RewardWorker:
         )
         rewards = self.reward.score(data["prompt"], data["response"], data["answer"])
         self.client.put({"reward": torch.tensor(rewards)}, metadata=meta, ack=True)
+
+    @property
+    @remote_function(collect="mean")
+    def queue_seconds(self) -> float:
+        """Wall time inside calls of the queue so far."""
+        return self.client.seconds
