@@ -20,12 +20,12 @@ from twinkle.infra import DeviceMesh
 from twinkle.loop.base_model import base_model
 from twinkle.loop.checkpoint import Boundary, Checkpoints
 from twinkle.loop.evaluation import Evaluation
-from twinkle.loop.parts import RewardRank, RolloutReplica, TrainerRank, prepare_process
+from twinkle.loop.parts import RolloutReplica, TrainerRank, prepare_process
 from twinkle.loop.payload import Version
 from twinkle.loop.plan import model_size, plan_lines
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
-from twinkle.loop.reward_worker import RewardWorker
+from twinkle.loop.reward_worker import RewardRank, RewardWorker
 from twinkle.loop.rollout import PromptFeeder
 from twinkle.loop.run_folder import QUEUE, RunFolder
 from twinkle.loop.stop import StopSignals
@@ -187,17 +187,15 @@ def _make_workers(
 ) -> tuple[RolloutReplica, RewardWorker, TrainerRank]:
     """In this process, or on the device groups of `twinkle.loop.on_ray`."""
     mesh, ray = config.mesh, config.infra.mode == "ray"
+    samplers = DeviceMesh.from_sizes(dp_size=mesh.sampler_dp, tp_size=mesh.sampler_tp, pp_size=mesh.sampler_pp)
+    group = {name: name if ray else None for name in ("sampler", "trainer")}
     probe_prompt = source.held_out()[0].prompt
     rewards: RewardWorker
     if mesh.reward_ranks:
         rewards = RewardRank(config, queue, remote_group="reward")
-        stack.callback(rewards.close)
     else:
-        client = TimedClient("reward", queue)
-        stack.callback(client.close)
-        rewards = RewardWorker(client, reward, config.queue)
-    samplers = DeviceMesh.from_sizes(dp_size=mesh.sampler_dp, tp_size=mesh.sampler_tp, pp_size=mesh.sampler_pp)
-    group = {name: name if ray else None for name in ("sampler", "trainer")}
+        rewards = RewardWorker(TimedClient("reward", queue), reward, config.queue)
+    stack.callback(rewards.close)
     rollout = RolloutReplica(config, folder, queue, probe_prompt, samplers, group["sampler"])
     stack.callback(rollout.close)
     trainer = TrainerRank(config, folder, queue, remote_group=group["trainer"])

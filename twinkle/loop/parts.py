@@ -14,13 +14,11 @@ from twinkle.data.base import Prompt
 from twinkle.data_format import SamplingParams
 from twinkle.infra import DeviceMesh, current_rank, current_runtime, remote_class, torch_environment
 from twinkle.loop.queue_time import TimedClient
-from twinkle.loop.reward_worker import RewardWorker
 from twinkle.loop.rollout import RolloutWorker
 from twinkle.loop.trainer import Trainer
 from twinkle.loop.weight_sync import PolicySampler
 from twinkle.model.data_parallel import DataParallel
 from twinkle.model.policy import Policy
-from twinkle.rl.reward import resolve as reward_named
 from twinkle.sampler.build import make_sampler
 from twinkle.sampler.config import SamplerConfig
 
@@ -61,25 +59,6 @@ class RolloutReplica(RolloutWorker):
     def close(self) -> None:
         """End the sampler, and leave the queue."""
         self.policy.sampler.close()
-        self.client.close()
-
-
-@remote_class
-class RewardRank(RewardWorker):
-    """A reward worker with its own reward function, found by name."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        queue: Mapping[str, Any],
-        device_mesh: DeviceMesh | None = None,
-        remote_group: str | None = None,
-    ):
-        client = TimedClient(f"reward-{current_rank().data_rank}", queue)
-        super().__init__(client, reward_named(config.data.reward), config.queue)
-
-    def close(self) -> None:
-        """Leave the queue."""
         self.client.close()
 
 

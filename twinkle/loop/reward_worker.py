@@ -1,14 +1,18 @@
 """Task ``reward``: responses become numbers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from twinkle.infra import remote_function
+from twinkle.config import TrainConfig
+from twinkle.infra import DeviceMesh, current_rank, remote_class, remote_function
 from twinkle.loop.config import QueueConfig
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.sharing import shared_out
 from twinkle.rl.reward import Reward
+from twinkle.rl.reward import resolve as reward_named
 
 
 @dataclass
@@ -39,3 +43,22 @@ class RewardWorker:
     def queue_seconds(self) -> float:
         """Wall time inside calls of the queue so far."""
         return self.client.seconds
+
+    def close(self) -> None:
+        """Leave the queue."""
+        self.client.close()
+
+
+@remote_class
+class RewardRank(RewardWorker):
+    """A reward worker with its own reward function, found by name."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        queue: Mapping[str, Any],
+        device_mesh: DeviceMesh | None = None,
+        remote_group: str | None = None,
+    ):
+        client = TimedClient(f"reward-{current_rank().data_rank}", queue)
+        super().__init__(client, reward_named(config.data.reward), config.queue)
