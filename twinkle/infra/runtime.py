@@ -67,8 +67,7 @@ def initialize(
     global _runtime
     one_of("mode", mode, MODES)
     _require_seconds(timeout_s=timeout_s, call_timeout_s=call_timeout_s)
-    by_name = _by_name(groups)
-    by_name = {group.name: group for group in with_aliases(by_name.values(), aliases_in(os.environ))}
+    by_name = {each.name: each for each in with_aliases(_by_name(groups).values(), aliases_in(os.environ))}
     if mode == "local":
         _require_one_rank(by_name.values())
         previous, _runtime = _runtime, Runtime(mode, MappingProxyType(by_name))
