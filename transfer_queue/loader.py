@@ -82,22 +82,23 @@ class StreamingDataLoader:
         told, leave = self._context.Pipe(duplex=False)
         dataset = copy.copy(self.dataset)
         dataset.ties = Ties(writer, told)
+        others = multiprocessing.active_children()
         workers: Any = iter(
             DataLoader(
                 dataset, batch_size=None, num_workers=self.num_workers, prefetch_factor=self.prefetch_factor,
                 multiprocessing_context=self._context, collate_fn=_as_it_is, in_order=False,
             )
         )  # fmt: skip
-        writer.close()  # theirs is open as long as they live
-        held = Held(reader)
+        writer.close()
+        held = Held(reader, [each for each in multiprocessing.active_children() if each not in others])
         with dataset.connect(dataset.client_id) as client:  # after the workers were forked: they inherit no connection
             try:
-                for item in workers:
+                for item in _arriving(workers):
                     if isinstance(item, Failure):
                         raise rebuild(*item)
                     batch = _renewed(item, client, dataset.lease_s)
                     if batch is not None:
-                        yield from used(batch)
+                        yield from used(batch, Batch.is_left)
                     held.over(item.meta)
             finally:
                 os.write(leave.fileno(), bytes(self.num_workers))
@@ -114,6 +115,14 @@ def _renewed(batch: Batch, client: TransferQueueClient, lease_s: float) -> Batch
         log.warning("a batch waited longer for the loop than lease_s=%g allows and is passed over: %s", lease_s, error)
         return None
     return batch.held_by(client)
+
+
+def _arriving(workers: Iterator[Any]) -> Iterator[Any]:
+    """What workers send. A batch whose tensors were with a worker that died is the same error as torch's own for it."""
+    try:
+        yield from workers
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError("DataLoader worker exited unexpectedly while a batch of it was on the way") from error
 
 
 def _as_it_is(item: Any) -> Any:

@@ -7,7 +7,9 @@ import os
 import struct
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple
 
 from transfer_queue.client import TransferQueueClient
@@ -22,6 +24,8 @@ GRACE_S = 0.5
 """A request that has not been answered for so long waits for rows."""
 LEFT_S = 10.0
 """Workers that have been told to leave are gone by then."""
+LOOK_S = 0.01
+"""Between two looks whether the workers have left."""
 LEASE = struct.Struct("<q")
 
 
@@ -76,25 +80,32 @@ class WayOut:
 class Held:
     """The leases that workers took and that were not settled yet, as far as they have reported them."""
 
-    def __init__(self, reader: Connection) -> None:
-        self._reader = reader
+    def __init__(self, reader: Connection, workers: Sequence[BaseProcess]) -> None:
+        self._reader, self._workers = reader, workers
         self._leases: set[int] = set()
 
     def over(self, meta: BatchMeta) -> None:
         """The loop is through with these rows."""
-        self._read(0)
+        self._read()
         self._leases.discard(-1 if meta.lease is None else meta.lease)
 
     def release(self, client: TransferQueueClient) -> None:
-        """Once every worker has left, or after `LEFT_S`, give back all that they have reported."""
-        self._read(LEFT_S)
+        """Once every worker has left, or after `LEFT_S`, give back all that they have reported.
+
+        A worker that is only about to leave may still wait for rows, and what is given back would be given to it.
+        """
+        deadline = time.monotonic() + LEFT_S
+        for worker in self._workers:
+            while worker.is_alive() and time.monotonic() < deadline:
+                self._read()  # no worker must wait for room in the pipe
+                worker.join(LOOK_S)
+        self._read()
         while self._leases:
             give_back(client, BatchMeta([], [], [], [], lease=self._leases.pop()))
 
-    def _read(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+    def _read(self) -> None:
         try:
-            while self._reader.poll(max(0.0, deadline - time.monotonic())):
+            while self._reader.poll():
                 self._leases.add(LEASE.unpack(self._reader.recv_bytes())[0])
         except EOFError:
             return  # no worker is left to report anything

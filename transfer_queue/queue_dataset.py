@@ -50,6 +50,10 @@ class Batch:
             give_back(self._client, self.meta)
             self.settled = True
 
+    def is_left(self) -> None:
+        """The loop ends with this batch in hand, and whoever made it gives its lease back."""
+        self.settled = True
+
     def drop(self, reason: str) -> None:
         """Drop the rows, for every task that has not taken them. Nothing where they were acknowledged before."""
         self._settle(lambda client: client.drop(self.meta, reason))
@@ -162,11 +166,11 @@ class QueueDataset(IterableDataset[Batch]):
         return int(error.details.get("possible", 0)) // int(ranks)
 
 
-def used(batch: Batch) -> Generator[Batch, None, None]:
+def used(batch: Batch, give_back: Callable[[Batch], None] = Batch.give_back) -> Generator[Batch, None, None]:
     """Hand the batch to the loop, acknowledge it when the loop asks for more, give it back where it does not."""
     try:
         yield batch
         batch.ack()
     except GeneratorExit:
-        batch.give_back()
+        give_back(batch)
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from transfer_queue.checkpoint import LOOK_S as CHECKPOINT_S
 from transfer_queue.checkpoint import Checkpoints
 from transfer_queue.errors import (
     FieldError,
+    LeaseError,
     ProtocolError,
 )
 from transfer_queue.journal import Compactor
@@ -24,6 +24,7 @@ from transfer_queue.ledger import DPPlace, Want
 from transfer_queue.ledger.limits import MOST_FIELDS, MOST_TASKS, check_fits, check_name
 from transfer_queue.ledger.request import check_seconds
 from transfer_queue.readers import Readers
+from transfer_queue.reading import Reading
 from transfer_queue.recorder import Recorder
 from transfer_queue.replies import DONE, Replies
 from transfer_queue.room import Room
@@ -34,10 +35,10 @@ from transfer_queue.segment_actors import SegmentActors
 from transfer_queue.segment_files import SegmentFiles
 from transfer_queue.segment_places import Kind, SegmentPlaces
 from transfer_queue.serving import Post, Serving
-from transfer_queue.storage.catalog import Found, check_answer, size_of
+from transfer_queue.storage.catalog import Found
 from transfer_queue.storage.chunk import split
 from transfer_queue.traffic import Traffic
-from transfer_queue.transport.framing import LONGEST_HEADER, LONGEST_MESSAGE
+from transfer_queue.transport.framing import LONGEST_HEADER
 from transfer_queue.transport.link import Link
 from transfer_queue.waiting import Caller, Consumer, Producer, Recycler
 
@@ -67,7 +68,8 @@ class Service:
         self.ledger, self.catalog = self.state.ledger, self.state.catalog
         self._traffic = Traffic(time.monotonic)
         self._replies = Replies(recorder, self._traffic, fatal)
-        self.serving = Serving(recorder, registry, room, self._replies, self._traffic, post, timeout_s)
+        self._reading = Reading(recorder)
+        self.serving = Serving(recorder, registry, room, self._replies, self._reading, self._traffic, post, timeout_s)
         kinds: list[Kind] = [SegmentFiles(folder), SegmentActors(namespace, post)]
         self.places = SegmentPlaces(recorder, kinds, post, self.serving.serve)
         self._readers = Readers(folder, self.catalog.segments, recorder.now())
@@ -200,6 +202,8 @@ class Service:
             raise FieldError("put brings no rows or no fields")
         if put.indexes and len(put.indexes) != put.rows:
             raise FieldError(f"put brings {put.rows} rows of values for the {len(put.indexes)} rows of its metadata")
+        if put.ack is not None and (not put.indexes or put.ack.lease != put.lease):
+            raise LeaseError("a put acknowledges the lease under which it writes more fields, and no other")
         check_fits(self.ledger.shape, put.rows)
         if self.recorder.journal is not None and (size := sum(map(len, frames))) > MOST_INSIDE:
             raise FieldError(
@@ -232,49 +236,27 @@ class Service:
         )  # fmt: skip
         want.check(self.ledger.shape)
         now = self.recorder.now()
-        self.serving.add_consumer(Consumer(caller, now, now + body.timeout_s, want, choice))
+        self.serving.add_consumer(Consumer(caller, now, now + body.timeout_s, want, choice, values=body.values))
 
     def _get_data(self, caller: Caller, body: wire.GetData, _: Sequence[wire.Frame]) -> None:
-        if not body.fields:
-            raise FieldError("get_data names no fields")
-        self.ledger.steps.locate(body.indexes)
-        found: list[Found] = []
-        left = LONGEST_MESSAGE
-        for field in body.fields:
-            try:
-                found.append(self.catalog.read(field, body.indexes, left))
-            except FieldError:
-                self.ledger.check_not_lost(body.indexes, field)
-                raise
-            here, places = found[-1][1:]
-            left -= size_of(places) if body.far and places is not None else len(here)
-        check_answer(0, left)
-        columns = [each[0] for each in found]
-        placed = [i for i, each in enumerate(found) if each[2] is not None]
-        if not placed:
-            frames = wire.joined([each[1] for each in found])
-            self._replies.reply(caller, wire.Values(columns), frames)
-        elif body.far:
-            self._read_for(caller, columns, found)
+        found = self._reading.find(body.indexes, body.fields, far=body.far)
+        if body.far and any(places is not None for _, _, places in found):
+            self._read_for(caller, found)
         else:
-            read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
-            parts = [each[1] if each[2] is None else each[2] for each in found]
-            inline = [found[i][1] for i in placed]
-            self._replies.reply(caller, wire.Values(columns, placed, read), [*parts, *inline])
-        if self.ledger.holds.open and body.task is not None:
-            self.recorder.do(None, op.Read(body.task, body.indexes))
+            self._replies.reply(caller, *self._reading.answer(caller.link, found))
+        if self._reading.note(body.task, body.indexes):
             self.serving.serve()
 
-    def _read_for(self, caller: Caller, columns: list[wire.Column], found: list[Found]) -> None:
+    def _read_for(self, caller: Caller, found: list[Found]) -> None:
         """Read what lies in segments for a caller that cannot; a thread does so, and other requests go on."""
-        read = self.catalog.segments.begin_read(caller.link, secrets.randbits(31))
+        read = self._reading.begin(caller.link)
 
         def answer(frames: list[wire.Frame] | Exception) -> None:
             self.catalog.segments.end_read(read)
             if isinstance(frames, Exception):
                 self._replies.fail(caller, frames)
             else:
-                self._replies.reply(caller, wire.Values(columns), wire.joined(frames))
+                self._replies.reply(caller, wire.Values([column for column, _, _ in found]), wire.joined(frames))
             self.serving.serve_recyclers()
 
         self.places.read([(here, places) for _, here, places in found], answer)

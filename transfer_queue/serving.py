@@ -12,6 +12,7 @@ from transfer_queue.custom import CustomSamplers
 from transfer_queue.errors import BackPressureError, NotReadyError, TransferQueueError
 from transfer_queue.ledger import Taken, Want
 from transfer_queue.ledger.limits import check_possible
+from transfer_queue.reading import Reading
 from transfer_queue.recorder import Recorder
 from transfer_queue.replies import Replies
 from transfer_queue.room import Room, check_not_cleared
@@ -27,12 +28,12 @@ class Serving:
     """The requests that cannot be served yet, each with its deadline."""
 
     def __init__(
-        self, recorder: Recorder, registry: SamplerRegistry, room: Room, replies: Replies, traffic: Traffic, post: Post,
-        timeout_s: float,
+        self, recorder: Recorder, registry: SamplerRegistry, room: Room, replies: Replies, reading: Reading,
+        traffic: Traffic, post: Post, timeout_s: float,
     ) -> None:  # fmt: skip
         self.recorder, self.room, self.post = recorder, room, post
         self.line, self.deadlines = Line(), Deadlines()
-        self._replies = replies
+        self._replies, self._reading = replies, reading
         self._ledger, self._catalog = recorder.state.ledger, recorder.state.catalog
         self._waiting: dict[int, Waiter] = {}
         self._clean_at = 64
@@ -163,7 +164,7 @@ class Serving:
             self.recorder.undo(consumer.caller, undo)
             self.serve()
 
-        self._replies.reply(consumer.caller, rows, gone=gone)
+        self._replies.reply(consumer.caller, *self._reading.beside(consumer, rows), gone=gone)
 
     def leave(self, consumer: Consumer, error: Exception) -> None:
         """The wait ends with this error."""

@@ -65,6 +65,8 @@ class QueueState:
 
     def put(self, put: wire.Put, chunks: Sequence[Chunk]) -> wire.Rows | None:
         """The rows of a put, new or not; None while there is no room for them."""
+        if put.ack is not None:
+            self.ledger.check_ack(put.ack.lease, put.ack.dp_rank, put.ack.version)
         self.catalog.check(chunks)  # others may have put the field while this one waited
         fields = [column.name for column in put.columns]
         if put.indexes:
@@ -76,7 +78,10 @@ class QueueState:
                 return None
             indexes = placed
         self.catalog.write(indexes, chunks)
-        return self.rows(indexes)
+        answer = self.rows(indexes)
+        if put.ack is not None:
+            self.carry_out(put.ack)
+        return answer
 
     def replay(self, record: op.Record, frames: list[bytes]) -> bool:
         """Do again what the journal says was done; False if that cannot be, for nothing changes."""

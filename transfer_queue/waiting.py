@@ -37,7 +37,7 @@ class Waiter:
 
 @dataclass(slots=True, eq=False)
 class Consumer(Waiter):
-    """A `get_meta` that waits.
+    """A `get_meta` that waits; with `values`, these shall come with the rows.
 
     `tried` says at which version of a partition a custom sampler found too little there, `withheld` why it offered
     no more.
@@ -45,6 +45,7 @@ class Consumer(Waiter):
 
     want: Want
     choice: Choice
+    values: bool = False
     running: bool = False
     number: int = 0
     tried: dict[int, int] = field(default_factory=dict)

@@ -56,10 +56,17 @@ class Column(msgspec.Struct, array_like=True, frozen=True):
     sizes: list[int] = []
 
 
+class Ack(msgspec.Struct, tag="ack", array_like=True, frozen=True):
+    lease: int
+    dp_rank: int | None = None
+    version: int | None = None
+
+
 class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
     """New rows (`indexes` empty), or more fields of rows that exist.
 
-    `extents` is parallel to `columns`, or empty where all values travel inside the message.
+    `extents` is parallel to `columns`, or empty where all values travel inside the message. `ack`: with the fields of
+    rows that exist, their lease is acknowledged; both are done, or neither.
     """
 
     rows: int
@@ -70,9 +77,12 @@ class Put(msgspec.Struct, tag="put", array_like=True, frozen=True):
     group_ids: list[str | int] | None = None
     timeout_s: float = 300.0
     extents: list[Extent] = []
+    ack: Ack | None = None
 
 
 class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
+    """`values`: the reply shall bring the values of the fields too, where it can."""
+
     task: str
     fields: list[str]
     batch_size: int
@@ -81,6 +91,7 @@ class GetMeta(msgspec.Struct, tag="get_meta", array_like=True, frozen=True):
     params: dict[str, Any] | None
     lease_s: float | None
     timeout_s: float
+    values: bool = False
 
 
 class GetData(msgspec.Struct, tag="get_data", array_like=True, frozen=True):
@@ -131,12 +142,6 @@ class Lost(msgspec.Struct, tag="lost", array_like=True, frozen=True):
     """The caller could not read these segments: their storage died."""
 
     segments: list[int]
-
-
-class Ack(msgspec.Struct, tag="ack", array_like=True, frozen=True):
-    lease: int
-    dp_rank: int | None = None
-    version: int | None = None
 
 
 class Release(msgspec.Struct, tag="release", array_like=True, frozen=True):
@@ -221,16 +226,6 @@ class Request(msgspec.Struct, array_like=True, frozen=True):
     session: int = 0
 
 
-class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
-    """Rows that were put or taken; `steps` and `group_ids` are parallel to `indexes`."""
-
-    indexes: list[int]
-    steps: list[int]
-    group_ids: list[str | int]
-    lease: int | None = None
-    dp_rank: int | None = None
-
-
 class Values(msgspec.Struct, tag="values", array_like=True, frozen=True):
     """Values by column, a frame each; a column in `placed` has in its stead where each row lies.
 
@@ -241,6 +236,20 @@ class Values(msgspec.Struct, tag="values", array_like=True, frozen=True):
     columns: list[Column]
     placed: list[int] = []
     read: int = -1
+
+
+class Rows(msgspec.Struct, tag="rows", array_like=True, frozen=True):
+    """Rows that were put or taken; `steps` and `group_ids` are parallel to `indexes`.
+
+    Where `values` were asked for and could come, their frames follow.
+    """
+
+    indexes: list[int]
+    steps: list[int]
+    group_ids: list[str | int]
+    lease: int | None = None
+    dp_rank: int | None = None
+    values: Values | None = None
 
 
 class Attached(msgspec.Struct, tag="attached", array_like=True, frozen=True):

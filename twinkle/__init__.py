@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 from transfer_queue.clash import refuse_clash
 
 if TYPE_CHECKING:
-    from twinkle.infra import DeviceGroup, DeviceMesh, initialize
+    from twinkle.infra import DeviceGroup, DeviceMesh, get_device_placement, initialize, remote_class, remote_function
 
 __version__ = "0.1.0"
-__all__ = ["DeviceGroup", "DeviceMesh", "__version__", "initialize"]
+__all__ = [
+    "DeviceGroup",
+    "DeviceMesh",
+    "__version__",
+    "get_device_placement",
+    "initialize",
+    "remote_class",
+    "remote_function",
+]
 
-_HOMES = {"DeviceGroup": "twinkle.infra", "DeviceMesh": "twinkle.infra", "initialize": "twinkle.infra"}
+_HOMES = {name: "twinkle.infra" for name in __all__ if not name.startswith("_")}
 
 refuse_clash("twinkle-kit", "twinkle")
 

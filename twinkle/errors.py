@@ -9,6 +9,13 @@
     ├── RewardError          a reward function that failed on a sample
     ├── WeightSyncError      sampler and trainer do not hold the same weights
     ├── CheckpointError      a checkpoint that cannot be written or read
+    ├── SamplerError         a call of a sampler that could not be served
+    │   ├── SampleTimeoutError   its deadline passed (also TimeoutError)
+    │   ├── SampleAbortedError   it was aborted, or the sampler closed
+    │   └── EngineLostError      the engine died and the call could not be repeated
+    ├── InfraError           the processes of a device group cannot do what they are asked to
+    │   ├── RankLostError        a rank's process died
+    │   └── RemoteTimeoutError   a remote call did not end by its deadline (also TimeoutError)
     └── RunError             a run that cannot start or continue
 
 Errors that are also a ValueError are mistakes in what a person asked for (exit code 2); the others are failures at run
@@ -62,5 +69,33 @@ class CheckpointError(TwinkleError, RuntimeError):
     """A checkpoint that cannot be written or read."""
 
 
+class SamplerError(TwinkleError, RuntimeError):
+    """A call of a sampler that could not be served, though nothing is wrong with what was asked for."""
+
+
+class SampleTimeoutError(SamplerError, TimeoutError):
+    """The deadline of a call passed: says how many of its sequences were done; the others are aborted."""
+
+
+class SampleAbortedError(SamplerError):
+    """A call ended by ``abort`` or ``close`` before all of its sequences were done."""
+
+
+class EngineLostError(SamplerError):
+    """The engine died, and the call could not be repeated on another one."""
+
+
 class RunError(TwinkleError, RuntimeError):
     """A run that cannot start or continue."""
+
+
+class InfraError(TwinkleError, RuntimeError):
+    """The processes of a device group cannot do what they are asked to, e.g. because they were closed."""
+
+
+class RankLostError(InfraError):
+    """The process of a rank died, or its machine did: names rank, class and device group."""
+
+
+class RemoteTimeoutError(InfraError, TimeoutError):
+    """A remote call did not end by its deadline: names the ranks that did not answer."""

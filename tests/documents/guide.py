@@ -23,13 +23,16 @@ class Section:
     title: str
     fences: list[tuple[int, str]] = field(default_factory=list)
 
-    def run(self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(
+        self, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+        namespace: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         """Run the examples one after the other, in one namespace; one that begins with a file's name is that file."""
         if any(word in source for _, source in self.fences for word in RAY):
             request.getfixturevalue("ray_cluster")
         monkeypatch.chdir(tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
-        namespace: dict[str, Any] = {"__name__": "guide"}
+        namespace = {"__name__": "guide"} if namespace is None else namespace
         for line, source in self.fences:
             name = FILE.match(source)
             if name is not None:

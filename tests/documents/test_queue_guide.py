@@ -2,55 +2,27 @@
 
 import inspect
 import re
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
-from markdown_it import MarkdownIt
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 import transfer_queue
+from tests.documents.guide import DOCS, Section, sections
 from transfer_queue import errors
 from transfer_queue.metrics import QueueCollector
 from transfer_queue.options import Options
 from transfer_queue.wire import Stats, TaskStats
 from twinkle.queue_config import AloneConfig
 
-GUIDE = Path(__file__).resolve().parents[2] / "docs" / "transfer_queue.md"
+GUIDE = DOCS / "transfer_queue.md"
 TEXT = GUIDE.read_text()
-FILE = re.compile(r"# (\w+\.py)\n")
 PROMISE = re.compile(r"print\(.*\)  # ([\[{(].*?)(?::|$)", re.MULTILINE)
 """What a comment says that is printed: a value, up to the colon behind which it is explained."""
 
 
-@dataclass
-class Section:
-    """What stands under one heading: its python fences, each with the line it begins at."""
-
-    title: str
-    fences: list[tuple[int, str]] = field(default_factory=list)
-
-
-def sections() -> Iterator[Section]:
-    tokens, section = MarkdownIt().parse(TEXT), Section("")
-    for i, token in enumerate(tokens):
-        if token.type == "heading_open":
-            yield section
-            section = Section(tokens[i + 1].content)
-        elif token.type == "fence" and token.info.strip() == "python":
-            assert token.map is not None
-            section.fences.append((token.map[0] + 1, token.content))
-    yield section
-
-
-WITH_EXAMPLES = [section for section in sections() if section.fences]
-
-
-@pytest.mark.parametrize("section", WITH_EXAMPLES, ids=lambda section: section.title)
+@pytest.mark.parametrize("section", sections(GUIDE), ids=lambda section: section.title)
 def test_the_examples_of_a_section_run_as_written(
     section: Section,
     request: pytest.FixtureRequest,
@@ -58,24 +30,10 @@ def test_the_examples_of_a_section_run_as_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """One after the other, in one namespace, and they print what their comments say they do.
+    """One after the other, in one namespace, and they print what their comments say they do."""
+    section.run(request, tmp_path, monkeypatch)
 
-    A fence that begins with a file's name is that file.
-    """
-    if any("import ray" in source for _, source in section.fences):
-        request.getfixturevalue("ray_cluster")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(tmp_path)
-    namespace: dict[str, Any] = {"__name__": "guide"}
-    for line, source in section.fences:
-        name = FILE.match(source)
-        if name is not None:
-            (tmp_path / name[1]).write_text(source)
-            monkeypatch.delitem(sys.modules, name[1].removesuffix(".py"), raising=False)
-        else:
-            exec(compile("\n" * line + source, str(GUIDE), "exec"), namespace)
-    printed = capsys.readouterr().out
-    assert [text for _, source in section.fences for text in PROMISE.findall(source) if text not in printed] == []
+    assert section.broken(PROMISE, capsys.readouterr().out) == []
 
 
 def test_every_public_name_is_mentioned() -> None:

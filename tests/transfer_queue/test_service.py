@@ -355,7 +355,7 @@ def test_what_no_answer_can_hold_is_refused_before_it_is_put_together(
     node: Node, peer: Peer, monkeypatch: pytest.MonkeyPatch, rows: int, fields: list[str]
 ) -> None:
     """One request that named row 0 a hundred thousand times kept the controller busy for minutes and took 7 GB."""
-    monkeypatch.setattr("transfer_queue.service.LONGEST_MESSAGE", 1000)
+    monkeypatch.setattr("transfer_queue.reading.LONGEST_MESSAGE", 1000)
     put(peer, 4, value=bytes(100))
     collected = []
     collect = node.state.catalog._collect

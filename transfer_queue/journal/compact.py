@@ -30,7 +30,8 @@ from transfer_queue.journal.reading import replay, segment_header
 
 Fold = Callable[[memoryview | None, Iterator[bytes]], Iterable[Frame]]
 
-NICENESS = 10
+NICENESS = 19
+"""Whoever is served waits for nobody who tidies up."""
 LOOK_AT_PARENT_S = 0.2
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from transfer_queue.errors import ConfigurationError, DPGroupError
 from transfer_queue.ledger.book import Book
-from transfer_queue.ledger.lease import Part
+from transfer_queue.ledger.lease import Lease, Part
 from transfer_queue.ledger.limits import check_possible
 from transfer_queue.ledger.partition import Partition
 from transfer_queue.ledger.request import Taken, Want
@@ -124,20 +124,29 @@ class Consumers(Book):
         `version` is that of the consumer when it was done (of a DP group the highest counts): `rollback` to an earlier
         one undoes the ack; without a version it stands for ever.
         """
+        reservation, lease = self.check_ack(lease_id, dp_rank, version)
+        if lease is None:
+            return
+        if reservation is None or dp_rank is None:
+            self.consume(lease, version)
+        else:
+            self._vote(reservation, dp_rank, version)
+
+    def check_ack(
+        self, lease_id: int, dp_rank: int | None = None, version: int | None = None
+    ) -> tuple[Reservation | None, Lease | None]:
+        """The errors of `ack`, and what it is about: the DP group if there is one, the lease unless all have voted."""
         if version is not None and not 0 <= version < 2**31 - 1:
             raise ConfigurationError(f"version={version} is out of range: it is a whole number from 0 to 2**31 - 2")
         reservation = self.reservations.of_lease(lease_id)
         if reservation is not None and reservation.complete:
-            return
+            return reservation, None
         lease = self.leases.get(lease_id)
-        if reservation is None:
-            self.consume(lease, version)
-            return
-        if dp_rank is None or not 0 <= dp_rank < lease.ranks:
+        if reservation is not None and (dp_rank is None or not 0 <= dp_rank < lease.ranks):
             raise DPGroupError(
                 f"{lease.describe()} belongs to a DP group of {lease.ranks} ranks; dp_rank={dp_rank} has no vote"
             )
-        self._vote(reservation, dp_rank, version)
+        return reservation, lease
 
     def release(self, lease_id: int) -> None:
         """Give the rows of a lease back to its task, in order; of a DP group: the rows of all ranks."""

@@ -77,7 +77,8 @@ class _FieldRows:
         """The positions of a chunk whose rows are not freed."""
         if chunk.live == len(chunk.rows):
             return list(range(len(chunk.rows)))
-        return np.flatnonzero(self.chunk_of[chunk.rows] == number).tolist()
+        positions: list[int] = np.flatnonzero(self.chunk_of[chunk.rows] == number).tolist()
+        return positions
 
 
 class Catalog:

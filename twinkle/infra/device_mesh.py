@@ -1,7 +1,7 @@
 """How the ranks of one device group are arranged."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 from twinkle.errors import ConfigError
@@ -53,6 +53,31 @@ class DeviceMesh:
         """The number of parts into which data is split: dp_size * fsdp_size."""
         return self.dp_size * self.fsdp_size
 
+    @property
+    def model_size(self) -> int:
+        """The number of ranks that hold one model together: pp_size * cp_size * ep_size * tp_size."""
+        return self.world_size // self.data_size
+
+    @property
+    def replica(self) -> Self:
+        """The mesh of one data-parallel replica: the same model axes, dp and fsdp of size 1."""
+        return replace(self, dp_size=1, fsdp_size=1)
+
+    def model_ranks(self, data_rank: int) -> range:
+        """The ranks that hold the model which works on one part of the data."""
+        if not 0 <= data_rank < self.data_size:
+            raise ConfigError(f"data_rank is {data_rank!r}; this mesh has the parts 0 to {self.data_size - 1}")
+        return range(data_rank * self.model_size, (data_rank + 1) * self.model_size)
+
+    def output_rank(self, data_rank: int) -> int:
+        """The one of ``model_ranks`` whose results count: the first of the last pipeline stage, where outputs arise."""
+        return self.model_ranks(data_rank)[(self.pp_size - 1) * self.model_size // self.pp_size]
+
+    def __str__(self) -> str:
+        """The axes longer than 1, e.g. "dp=2 tp=2 (4 ranks)"."""
+        axes = " ".join(f"{axis}={size}" for axis, size in self._sizes() if size > 1)
+        return f"{axes or 'dp=1'} ({self.world_size} rank{'s' if self.world_size > 1 else ''})"
+
     def coordinates(self, rank: int) -> dict[str, int]:
         """Position of a rank on each axis, by the axis' name."""
         if not 0 <= rank < self.world_size:
@@ -103,6 +128,10 @@ class DeviceMesh:
         """Which of the ``data_size`` parts of the data a rank works on; in order of ranks, shared by model peers."""
         position = self.coordinates(rank)
         return position["dp"] * self.fsdp_size + position["fsdp"]
+
+    def sizes(self) -> dict[str, int]:
+        """The size of each axis, slowest first."""
+        return dict(self._sizes())
 
     def _sizes(self) -> list[tuple[str, int]]:
         return [(field.name.removesuffix("_size"), getattr(self, field.name)) for field in fields(self)]

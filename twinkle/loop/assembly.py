@@ -34,7 +34,8 @@ from twinkle.loop.weight_sync import PolicySampler, Version
 from twinkle.metrics import TrainingMetrics, served
 from twinkle.model.policy import Policy
 from twinkle.rl.reward import Reward
-from twinkle.sampler import TorchSampler
+from twinkle.sampler.base import Sampler
+from twinkle.sampler.build import make_sampler
 from twinkle.sampler.config import SamplerConfig
 
 TASKS = ("rollout", "reward", "train")
@@ -87,7 +88,7 @@ def assemble(
         stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
     folder = base_model(config.model, run.path, config.hub)
-    sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
+    sampler = stack.enter_context(make_sampler(config.sampler, config.model, folder))
     sampler.set_template(config.template.name, **config.template.arguments())
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)
@@ -150,7 +151,7 @@ def _make_loop(
     config: TrainConfig,
     run: RunFolder,
     policy: Policy,
-    sampler: TorchSampler,
+    sampler: Sampler,
     source: PromptSource,
     reward: Reward,
     clients: dict[str, TimedClient],

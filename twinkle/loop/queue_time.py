@@ -9,7 +9,7 @@ from transfer_queue import BatchMeta, TransferQueueClient
 
 
 class TimedClient(TransferQueueClient):
-    """Adds up the wall time of put, get_meta, get_data and ack in ``seconds``; waits are part of it."""
+    """Adds up the wall time of put, get, get_meta, get_data and ack in ``seconds``; waits are part of it."""
 
     seconds: float = 0.0
 
@@ -17,6 +17,11 @@ class TimedClient(TransferQueueClient):
         """As TransferQueueClient.put."""
         with self._timed():
             return super().put(*args, **kwargs)
+
+    def get(self, *args: Any, **kwargs: Any) -> tuple[BatchMeta, Any]:
+        """As TransferQueueClient.get."""
+        with self._timed():
+            return super().get(*args, **kwargs)
 
     def get_meta(self, *args: Any, **kwargs: Any) -> BatchMeta:
         """As TransferQueueClient.get_meta."""

@@ -19,15 +19,14 @@ class RewardWorker:
 
     def work(self, step: int, rows: int) -> None:
         """Score ``rows`` rows of partition ``step``."""
-        meta = self.client.get_meta(
+        meta, data = self.client.get(
             ["prompt", "response", "answer"],
             batch_size=rows,
             global_step=step,
             task_name="reward",
             lease_s=self.queue.lease_s,
             timeout_s=self.queue.timeout_s,
+            plain=True,
         )
-        data = self.client.get_data(meta, plain=True)
         rewards = self.reward.score(data["prompt"], data["response"], data["answer"])
-        self.client.put({"reward": torch.tensor(rewards)}, metadata=meta)
-        self.client.ack(meta)
+        self.client.put({"reward": torch.tensor(rewards)}, metadata=meta, ack=True)

@@ -60,7 +60,7 @@ class RolloutWorker:
 
     def work(self, step: int, rows: int) -> int:
         """Serve ``rows`` rows of partition ``step``; returns how many tokens were sampled."""
-        meta = self.client.get_meta(
+        meta, data = self.client.get(
             PROMPT_FIELDS,
             batch_size=rows,
             global_step=step,
@@ -68,14 +68,13 @@ class RolloutWorker:
             get_n_samples=True,
             lease_s=self.queue.lease_s,
             timeout_s=self.queue.timeout_s,
+            plain=True,
         )
-        data = self.client.get_data(meta, plain=True)
         order = np.argsort(data["sample_id"].numpy(), kind="stable")
         firsts = order[:: self.samples_per_prompt]
         prompts, seeds = list(data["prompt"]), data["seed"].tolist()
         sequences, prompt_ids = self.sample([prompts[i] for i in firsts], [seeds[i] for i in firsts])
-        self.client.put(self._fields(sequences, prompt_ids, order), metadata=meta)
-        self.client.ack(meta)
+        self.client.put(self._fields(sequences, prompt_ids, order), metadata=meta, ack=True)
         return sum(len(sequence.tokens) for sequence in sequences)
 
     def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> tuple[list[SampledSequence], list[list[int]]]:

@@ -82,11 +82,9 @@ class Trainer:
             WeightSyncError: a row was made by weights that this trainer never published, or its log-probs are not those
                 of the weights here.
         """
-        metas = [self._get_meta(step, count // self.dp_size, rank) for rank in range(self.dp_size)]
-        rows = sorted(
-            (row for meta in metas for row in _rows(self.client.get_data(meta, plain=True))),
-            key=lambda row: row.sample_id,
-        )
+        slices = [self._get(step, count // self.dp_size, rank) for rank in range(self.dp_size)]
+        metas = [meta for meta, _ in slices]
+        rows = sorted((row for _, data in slices for row in _rows(data)), key=lambda row: row.sample_id)
         for row in rows:
             self.published.check(row.version, row.fingerprint, sample_id=row.sample_id)
         rewards_B = torch.tensor([row.reward for row in rows])
@@ -115,8 +113,8 @@ class Trainer:
         trained = {name: value for name, value in vars(stats).items() if name != "tokens"}
         return {**prepared.figures, **trained}
 
-    def _get_meta(self, step: int, batch_size: int, rank: int) -> BatchMeta:
-        return self.client.get_meta(
+    def _get(self, step: int, batch_size: int, rank: int) -> tuple[BatchMeta, Any]:
+        return self.client.get(
             TRAIN_FIELDS,
             batch_size=batch_size,
             global_step=step,
@@ -125,6 +123,7 @@ class Trainer:
             sampler_params={"dp_rank": rank, "dp_size": self.dp_size, "dp_group_id": f"step-{step}"},
             lease_s=self.queue.lease_s,
             timeout_s=self.queue.timeout_s,
+            plain=True,
         )
 
     def _samples(self, step: int, meta: BatchMeta) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ def bind_layers(module: nn.Module, adapter: str) -> None:
     for layer in module.modules():
         if isinstance(layer, LoraLayer):
             layer.__dict__.pop("forward", None)
-            forward = _lean_forward(layer, adapter)
+            forward = lean_forward(layer, adapter)
             if forward is not None:
                 layer.__dict__["forward"] = forward
 
@@ -39,7 +39,8 @@ def adapter_off(model: PeftModel) -> Iterator[None]:
             bind_layers(model, model.active_adapter)
 
 
-def _lean_forward(layer: Any, adapter: str) -> Forward | None:
+def lean_forward(layer: Any, adapter: str) -> Forward | None:
+    """The forward of a plain LoRA layer under an adapter, its base weights where it has none; None for other kinds."""
     base = layer.base_layer
     if type(layer) is not Linear or type(base) is not nn.Linear or layer.merged:
         return None
@@ -49,10 +50,12 @@ def _lean_forward(layer: Any, adapter: str) -> Forward | None:
     if adapter in layer.lora_variant or b.bias is not None or a.weight.dtype != base.weight.dtype:
         return None
     scaling = layer.scaling[adapter]
+    # Looking a parameter up in its module costs as much as a small product; the parameters stay, their values change.
+    a_weight, b_weight, weight, bias = a.weight, b.weight, base.weight, base.bias
 
     def forward(x: Tensor) -> Tensor:
-        update = functional.linear(functional.linear(x, a.weight), b.weight)
-        result: Tensor = functional.linear(x, base.weight, base.bias) + update * scaling
+        update = functional.linear(functional.linear(x, a_weight), b_weight)
+        result: Tensor = functional.linear(x, weight, bias) + update * scaling
         return result
 
     return forward

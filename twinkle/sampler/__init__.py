@@ -5,11 +5,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twinkle.sampler.base import Sampler
+    from twinkle.sampler.decoding import Drawing
+    from twinkle.sampler.engine import Engine
+    from twinkle.sampler.requests import Drawn, ModelLimits, Request
+    from twinkle.sampler.stepped_sampler import SteppedSampler
     from twinkle.sampler.torch_sampler import TorchSampler
+    from twinkle.sampler.vllm_sampler import vLLMSampler
 
-__all__ = ["Sampler", "TorchSampler"]
+__all__ = [
+    "Drawing",
+    "Drawn",
+    "Engine",
+    "ModelLimits",
+    "Request",
+    "Sampler",
+    "SteppedSampler",
+    "TorchSampler",
+    "vLLMSampler",
+]
 
-_HOMES = {"Sampler": "twinkle.sampler.base", "TorchSampler": "twinkle.sampler.torch_sampler"}
+_HOMES = {
+    "Drawing": "twinkle.sampler.decoding",
+    "Drawn": "twinkle.sampler.requests",
+    "Engine": "twinkle.sampler.engine",
+    "ModelLimits": "twinkle.sampler.requests",
+    "Request": "twinkle.sampler.requests",
+    "Sampler": "twinkle.sampler.base",
+    "SteppedSampler": "twinkle.sampler.stepped_sampler",
+    "TorchSampler": "twinkle.sampler.torch_sampler",
+    "vLLMSampler": "twinkle.sampler.vllm_sampler",
+}
 
 
 def __getattr__(name: str) -> Any:

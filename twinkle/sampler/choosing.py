@@ -1,10 +1,12 @@
 """From logits to tokens: pure functions on tensors. R = rows, V = vocabulary, all probabilities in float64."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twinkle.data_format import SamplingParams
@@ -33,27 +35,20 @@ class RowControls:
     @classmethod
     def of(cls, params: Sequence[SamplingParams], device: torch.device) -> "RowControls":
         """The controls of rows with these parameters."""
+        kinds = {id(p): p for p in params}.values()
 
-        def tensor(values: list[float] | list[int] | list[bool], dtype: torch.dtype, off: float) -> Tensor | None:
-            return None if all(value == off for value in values) else torch.tensor(values, dtype=dtype, device=device)
+        def tensor(read: Callable[[SamplingParams], float], dtype: torch.dtype, off: float) -> Tensor | None:
+            if all(read(p) == off for p in kinds):
+                return None
+            return torch.tensor([read(p) for p in params], dtype=dtype, device=device)
 
         never = 2**62
         return cls(
-            temperature_R=tensor([p.temperature or 1.0 for p in params], torch.float64, 1.0),
-            greedy_R=tensor([p.is_greedy for p in params], torch.bool, False),
-            top_k_R=tensor([p.top_k if p.top_k > 0 else never for p in params], torch.int64, never),
-            top_p_R=tensor([p.top_p for p in params], torch.float64, 1.0),
-            all_greedy=all(p.is_greedy for p in params),
-        )
-
-    def select(self, rows: Tensor) -> "RowControls":
-        """The controls of a part of the rows."""
-
-        def part(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[rows]
-
-        return RowControls(
-            part(self.temperature_R), part(self.greedy_R), part(self.top_k_R), part(self.top_p_R), self.all_greedy
+            temperature_R=tensor(lambda p: p.temperature or 1.0, torch.float64, 1.0),
+            greedy_R=tensor(lambda p: p.is_greedy, torch.bool, False),
+            top_k_R=tensor(lambda p: p.top_k if p.top_k > 0 else never, torch.int64, never),
+            top_p_R=tensor(lambda p: p.top_p, torch.float64, 1.0),
+            all_greedy=all(p.is_greedy for p in kinds),
         )
 
 
@@ -135,25 +130,20 @@ class Forbidden:
     ) -> None:
         self._never_RV: Tensor | None = None
         self._ending_RV: Tensor | None = None
-        self._min_tokens_R = torch.tensor([p.min_tokens for p in params], device=device)
-        self._longest_minimum = max(p.min_tokens for p in params)
+        self._device = device
+        self._min_tokens_R = np.array([p.min_tokens for p in params])
         if any(p.allowed_token_ids is not None for p in params):
             self._never_RV = ~torch.stack([_members(p.allowed_token_ids, vocab_size, device) for p in params])
-        if self._longest_minimum > 0:
+        if self._min_tokens_R.any():
             self._ending_RV = torch.stack([_members(ids, vocab_size, device) for ids in ending_ids])
 
-    def at(self, token: int) -> Tensor | None:
-        """The mask [R, V] of forbidden tokens at a position; None when nothing is forbidden."""
-        if self._ending_RV is None or token >= self._longest_minimum:
+    def at(self, counts_R: NDArray[np.int64]) -> Tensor | None:
+        """The mask [R, V] of tokens forbidden to rows that have drawn so many; None when nothing is forbidden."""
+        early_R = counts_R < self._min_tokens_R
+        if self._ending_RV is None or not early_R.any():
             return self._never_RV
-        early_RV = self._ending_RV & (self._min_tokens_R > token)[:, None]
+        early_RV = self._ending_RV & torch.from_numpy(early_R).to(self._device)[:, None]
         return early_RV if self._never_RV is None else early_RV | self._never_RV
-
-    def select(self, rows: Tensor) -> None:
-        """Keep these rows only, in this order."""
-        self._min_tokens_R = self._min_tokens_R[rows]
-        self._never_RV = None if self._never_RV is None else self._never_RV[rows]
-        self._ending_RV = None if self._ending_RV is None else self._ending_RV[rows]
 
 
 def _members(ids: Iterable[int] | None, vocab_size: int, device: torch.device) -> Tensor:

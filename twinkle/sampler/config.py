@@ -1,11 +1,12 @@
 """Settings of generation; importable without torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from twinkle.choices import one_of
 from twinkle.errors import ConfigError
 
-ENGINES = ("torch",)
+ENGINES = ("torch", "vllm")
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class SamplerConfig:
     """How responses are drawn. The trainer divides logits by the same ``temperature``.
 
     Attributes:
-        engine: ``torch``, plain PyTorch over any Hugging Face causal model.
+        engine: ``torch``, plain PyTorch over any Hugging Face causal model, or ``vllm``.
+        engine_args: arguments of vLLM's engine, by their names there: ``sampler.engine_args.max_model_len=2048``.
         max_tokens: longest response, in tokens.
         temperature: > 0; sampling needs a distribution to differentiate.
         top_p, top_k: only 1.0 and -1 (off) while training: a truncated distribution is not the policy that is trained.
@@ -22,6 +24,7 @@ class SamplerConfig:
     """
 
     engine: str = "torch"
+    engine_args: dict[str, Any] = field(default_factory=dict)
     max_tokens: int = 64
     temperature: float = 1.0
     top_p: float = 1.0
@@ -33,6 +36,10 @@ class SamplerConfig:
     def validate(self) -> None:
         """Raise ConfigError for a value with which training cannot be right."""
         one_of("sampler.engine", self.engine, ENGINES)
+        if self.engine_args and self.engine != "vllm":
+            raise ConfigError(
+                f"sampler.engine_args={self.engine_args} are vLLM's; set sampler=vllm, or leave them out."
+            )
         if self.max_tokens < 1:
             raise ConfigError(f"sampler.max_tokens={self.max_tokens} must be at least 1.")
         if not self.temperature > 0:

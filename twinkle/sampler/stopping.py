@@ -1,6 +1,6 @@
 """When a response ends, and where its text does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from twinkle.data_format import SamplingParams
@@ -75,7 +75,7 @@ class Endings:
     reported: dict[int, str]
 
     @classmethod
-    def of(cls, params: SamplingParams, eos_ids: frozenset[int], special_ids: dict[str, int]) -> "Endings":
+    def of(cls, params: SamplingParams, eos_ids: frozenset[int], special_ids: Mapping[str, int]) -> "Endings":
         """The endings that parameters ask for, of a model with these EOS ids and special tokens."""
         reported = {special_ids[string]: string for string in params.stop_strings if string in special_ids}
         ids = params.stop_ids | reported.keys() | (frozenset() if params.ignore_eos else eos_ids)

@@ -75,3 +75,27 @@ def test_coordinates_outside_are_refused() -> None:
         mesh.rank_at(dp=2)
     with pytest.raises(ConfigError, match="unknown mesh axis 'sp'"):
         mesh.rank_at(sp=0)
+
+
+@given(sizes)
+def test_models_are_runs_of_ranks_and_their_output_is_in_the_last_pipeline_stage(given_sizes: dict[str, int]) -> None:
+    mesh = DeviceMesh.from_sizes(**given_sizes)
+    models = [mesh.model_ranks(part) for part in range(mesh.data_size)]
+
+    assert [rank for model in models for rank in model] == list(range(mesh.world_size))
+    assert {len(model) for model in models} == {mesh.model_size} == {mesh.replica.world_size}
+    for part, model in enumerate(models):
+        place = mesh.coordinates(mesh.output_rank(part))
+        assert {mesh.data_rank(rank) for rank in model} == {part}
+        assert mesh.output_rank(part) in model
+        assert [place[axis] for axis in ("pp", "cp", "ep", "tp")] == [mesh.pp_size - 1, 0, 0, 0]
+
+
+def test_a_part_outside_is_refused() -> None:
+    with pytest.raises(ConfigError, match="data_rank is 2; this mesh has the parts 0 to 1"):
+        DeviceMesh.from_sizes(dp_size=2, tp_size=2).model_ranks(2)
+
+
+def test_a_mesh_is_written_as_its_axes() -> None:
+    assert str(DeviceMesh.from_sizes(dp_size=2, tp_size=4)) == "dp=2 tp=4 (8 ranks)"
+    assert str(DeviceMesh()) == "dp=1 (1 rank)"

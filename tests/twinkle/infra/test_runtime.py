@@ -31,21 +31,28 @@ def test_an_unknown_group_lists_the_known_ones() -> None:
         current_runtime().group("sampler")
 
 
-def test_ray_is_refused_in_one_sentence_and_changes_nothing() -> None:
+def test_an_unknown_mode_is_refused_and_changes_nothing() -> None:
     before = twinkle.initialize("local", groups=[DeviceGroup("sampler", 1, "cpu")])
-    with pytest.raises(
-        ConfigError, match="mode is 'ray'; this version runs samplers on one machine in mode 'local' only"
-    ):
-        twinkle.initialize("ray", groups=[DeviceGroup(name="sampler", ranks=4, device_type="cuda")])
+    with pytest.raises(ConfigError, match="mode='rai' is unknown; choose one of: local, ray; did you mean ray"):
+        twinkle.initialize("rai", groups=[DeviceGroup(name="sampler", ranks=4, device_type="cuda")])
 
     assert current_runtime() is before
+
+
+def test_aliases_count_in_mode_local_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TWINKLE_DEVICE_ALIASES", "cuda:cpu")
+    with pytest.warns(UserWarning, match="TWINKLE_DEVICE_ALIASES moves device groups") as warned:
+        runtime = twinkle.initialize("local", [DeviceGroup("sampler", 1, "cuda")])
+
+    assert runtime.group("sampler").device_type == "cpu"
+    assert [each.filename for each in warned] == [__file__]
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
         ([DeviceGroup("a", 1, "cpu"), DeviceGroup("a", 1, "cuda")], "two device groups are named 'a'"),
-        ([DeviceGroup("a", 2, "cpu")], "device group 'a' has 2 ranks"),
+        ([DeviceGroup("a", 2, "cpu")], "device group 'a' has 2 ranks; mode 'local' runs 1 rank"),
         (["a"], "groups holds 'a'"),
     ],
 )
@@ -54,14 +61,7 @@ def test_groups_that_cannot_be_honoured(groups: Any, message: str) -> None:
         twinkle.initialize("local", groups=groups)
 
 
-@pytest.mark.parametrize(
-    ("name", "ranks", "device_type", "message"),
-    [
-        ("", 1, "cpu", "DeviceGroup.name is ''"),
-        ("a", 0, "cpu", "DeviceGroup.ranks of 'a' is 0"),
-        ("a", 1, "gpu", "DeviceGroup.device_type of 'a' is 'gpu'"),
-    ],
-)
-def test_a_group_that_cannot_be(name: str, ranks: int, device_type: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        DeviceGroup(name, ranks, device_type)
+@pytest.mark.parametrize("name", ["timeout_s", "call_timeout_s"])
+def test_deadlines_are_positive(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} of initialize is 0; it must be a number of seconds > 0"):
+        twinkle.initialize("local", **{name: 0})

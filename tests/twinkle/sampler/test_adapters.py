@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
-from tests.twinkle.sampler.conftest import load, logprobs_uncached
+from tests.twinkle.sampler.conftest import logprobs_uncached
+from tests.twinkle.sampler.lora import config_of, make_adapter, weights_of
 from twinkle.data_format import SamplingParams
 from twinkle.errors import AdapterError, ConfigError
 from twinkle.model.attention import FLOAT64
@@ -17,26 +18,6 @@ from twinkle.sampler import TorchSampler
 
 PROMPTS: Any = [{"input_ids": [5, 6, 7]}, {"input_ids": [9]}]
 PARAMS = SamplingParams(max_tokens=10, seed=1, ignore_eos=True)
-
-
-def make_adapter(folder: Path, seed: int, **settings: Any) -> PeftModel:
-    """An adapter that matters: no tensor of it is zero."""
-    settings = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
-    model = get_peft_model(load(folder), LoraConfig(**settings)).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return model
-
-
-def weights_of(model: PeftModel) -> dict[str, torch.Tensor]:
-    weights: dict[str, torch.Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return weights
-
-
-def config_of(model: PeftModel) -> LoraConfig:
-    return model.peft_config["default"]
 
 
 def samples(sampler: TorchSampler, name: str = "") -> list[tuple[list[int], list[float]]]:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -162,13 +163,16 @@ def test_endings_are_forbidden_until_min_tokens() -> None:
     forbidden = Forbidden(params, [[0], [0], [0, 3]], 4, CPU)
     never = [False, False, False, False]
 
-    assert forbidden.at(0) is not None
+    def at(*counts: int) -> list[list[bool]]:
+        mask = forbidden.at(np.array(counts))
+        assert mask is not None
+        return mask.tolist()  # type: ignore[no-any-return]
+
     early = [[True, False, False, False], [True, False, False, True], never]
-    assert [forbidden.at(t).tolist() for t in range(2)] == [early, early]  # type: ignore[union-attr]
-    assert forbidden.at(2).tolist() == [never, [True, False, False, True], never]  # type: ignore[union-attr]
-    forbidden.select(torch.tensor([2, 0]))
-    assert forbidden.at(1).tolist() == [never, [True, False, False, False]]  # type: ignore[union-attr]
+    assert at(0, 0, 0) == at(1, 1, 1) == early
+    assert at(2, 2, 2) == [never, [True, False, False, True], never]
+    assert at(2, 0, 1) == at(2, 2, 2)
 
 
 def test_nothing_forbidden_costs_nothing() -> None:
-    assert Forbidden([SamplingParams()], [[0]], 4, CPU).at(0) is None
+    assert Forbidden([SamplingParams()], [[0]], 4, CPU).at(np.zeros(1, np.int64)) is None

@@ -1,0 +1,35 @@
+"""``make bench-samplers``: TorchSampler, vLLMSampler and device groups, to ``benchmarks/results/samplers``.
+
+    python -m benchmarks.samplers [torch | vllm | groups ...]
+"""
+
+import sys
+from collections.abc import Callable
+
+from benchmarks.samplers import dispatch, torch_sampler, vllm_sampler
+from benchmarks.table import Figure, write
+
+PARTS: dict[str, Callable[[], list[Figure]]] = {
+    "torch": torch_sampler.measure,
+    "vllm": vllm_sampler.measure,
+    "groups": dispatch.measure,
+}
+
+
+def main(names: list[str]) -> int:
+    """Measure, write, print; 1 when a figure was missed, 2 for a name that is none."""
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
+        return 2
+    figures: list[Figure] = []
+    for name in names or PARTS:
+        print(f"{name} ...", flush=True)
+        figures += PARTS[name]()
+    stem = "samplers" if not names else "samplers-part"
+    print(write(stem, "Samplers and device groups", " ".join(["python -m benchmarks.samplers", *names]), figures).read_text())
+    return int(not all(figure.reached for figure in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,23 @@
+"""From settings to the sampler of a run."""
+
+from pathlib import Path
+
+from twinkle.model.config import ModelConfig
+from twinkle.sampler.base import Sampler
+from twinkle.sampler.config import SamplerConfig
+
+
+def make_sampler(config: SamplerConfig, model: ModelConfig, folder: Path) -> Sampler:
+    """A sampler on the model in ``folder``, with room for the one adapter that is trained, or for none."""
+    if config.engine == "torch":
+        from twinkle.sampler.torch_sampler import TorchSampler
+
+        return TorchSampler(folder, device=model.device, dtype=model.dtype)
+    from twinkle.sampler.vllm_sampler import vLLMSampler
+
+    return vLLMSampler(
+        folder,
+        engine_args={"dtype": model.dtype} | config.engine_args,
+        max_adapters=int(model.lora.enabled),
+        max_lora_rank=model.lora.r,
+    )

@@ -1,0 +1,1 @@
+"""The vLLM engine in a process of its own, and what keeps it running. Only that process imports vllm."""
