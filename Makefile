@@ -42,7 +42,7 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-learning: $(VENV)/.dev
-	$(BIN)/python -m pytest -m learning -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m 'learning or slow' -n 2 $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --seconds 600 --write $(ARGS)
