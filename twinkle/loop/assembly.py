@@ -31,6 +31,8 @@ from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
 from twinkle.loop.weight_sync import PolicySampler, Version
 from twinkle.metrics import TrainingMetrics, served
+from twinkle.model.attention import FLOAT64
+from twinkle.model.loading import attention_of
 from twinkle.model.policy import Policy
 from twinkle.rl.reward import Reward
 from twinkle.sampler import TorchSampler
@@ -86,7 +88,9 @@ def assemble(
         stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
     folder = base_model(config.model, run.path)
-    sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype)
+    exact = attention_of(config.model) == FLOAT64
+    sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype, exact_attention=exact)
+    stack.callback(sampler.close)
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
