@@ -1,0 +1,1 @@
+"""The figures of the samplers: `make bench-samplers`."""
