@@ -4,6 +4,7 @@ import logging
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from twinkle.loop.trainer import Trainer
 from twinkle.loop.weight_sync import PolicySampler, Version
 from twinkle.metrics import TrainingMetrics, served
 from twinkle.model.attention import FLOAT64
+from twinkle.model.config import ModelConfig
 from twinkle.model.loading import attention_of
 from twinkle.model.policy import Policy
 from twinkle.rl.reward import Reward
@@ -88,9 +90,7 @@ def assemble(
         stack.callback(client.close)
     metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
     folder = base_model(config.model, run.path)
-    exact = attention_of(config.model) == FLOAT64
-    sampler = TorchSampler(folder, device=config.model.device, dtype=config.model.dtype, exact_attention=exact)
-    stack.callback(sampler.close)
+    sampler = stack.enter_context(_sampler(folder, config.model))
     check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
     policy = Policy(folder, config.model, config.optim)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
@@ -113,6 +113,12 @@ def assemble(
     size = model_size(config, parameters=policy.num_parameters, trainable=policy.num_trainable)
     plan = plan_lines(config, model=size, run_folder=str(run.path))
     return Assembly(boundary, policy, loop, evaluation, checkpoints, records, metrics, plan, began)
+
+
+def _sampler(folder: Path, config: ModelConfig) -> TorchSampler:
+    """A sampler that attends as the trainer does, so that both get the same log-probs."""
+    exact = attention_of(config) == FLOAT64
+    return TorchSampler(folder, device=config.device, dtype=config.dtype, exact_attention=exact)
 
 
 def _start_queue(config: TrainConfig) -> TransferQueueController:
