@@ -62,22 +62,14 @@ class TorchSampler(SteppedSampler):
         "cuda:1", ...) is not given. ``max_rows``: most samples in one batch, of each replica. ``exact_attention``: see
         above; for float32 on a CPU, where long responses take up to twice the time.
         """
-        if device_mesh is not None and device_mesh.world_size != 1:
-            raise ConfigError(
-                f"device_mesh gives a replica {device_mesh.world_size} ranks; a TorchSampler runs on one, so every "
-                "axis but dp_size must be 1"
-            )
+        _require_one_rank(device_mesh)
         if max_rows < 1:
             raise ConfigError(f"max_rows is {max_rows!r}; it must be an integer >= 1")
         folder = hub.resolve(model_id)
         tokenizer = _load_tokenizer(folder)
         dtype = one_of("dtype", str(dtype), list(DTYPES))
         self._place = _device(device, remote_group)
-        if exact_attention and (self._place.type, dtype) != ("cpu", "float32"):
-            raise ConfigError(
-                f"exact_attention needs float32 on a CPU, but it is {dtype} on {self._place.type!r}; leave it out"
-            )
-        attention = FLOAT64 if exact_attention else GROUPED
+        attention = _attention(exact_attention, self._place, dtype)
         self._module = read_model(folder, self._place, DTYPES[dtype], attention).requires_grad_(False)
         self._model = CausalModel(self._module)
         if len(tokenizer) > self._model.vocab_size:
@@ -175,6 +167,20 @@ class TorchSampler(SteppedSampler):
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _require_one_rank(mesh: DeviceMesh | None) -> None:
+    if mesh is not None and mesh.world_size != 1:
+        raise ConfigError(
+            f"device_mesh gives a replica {mesh.world_size} ranks; a TorchSampler runs on one, so every axis but "
+            "dp_size must be 1"
+        )
+
+
+def _attention(exact: bool, place: torch.device, dtype: str) -> str:
+    if exact and (place.type, dtype) != ("cpu", "float32"):
+        raise ConfigError(f"exact_attention needs float32 on a CPU, but it is {dtype} on {place.type!r}; leave it out")
+    return FLOAT64 if exact else GROUPED
 
 
 def _device(device: str | None, remote_group: str | None) -> torch.device:
