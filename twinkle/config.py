@@ -24,7 +24,8 @@ from twinkle.template.config import TemplateConfig
 
 NOT_PART_OF_THE_RESULT = (
     "run.", "metrics.", "queue.", "eval.", "hub.", "loop.steps", "loop.checkpoint", "loop.samples_every",
-    "loop.samples_kept",
+    "loop.samples_kept", "infra.mode", "infra.address", "infra.timeout_s", "infra.sampler.", "infra.trainer.",
+    "infra.reward.", "mesh.reward_ranks", "mesh.sampler_dp",
 )  # fmt: skip
 
 
@@ -56,6 +57,23 @@ class TrainConfig:
                 f"loop.prompts_per_step={self.loop.prompts_per_step} is not divisible by "
                 f"mesh.trainer_dp={self.mesh.trainer_dp}: every rank needs the same number of whole groups."
             )
+        self._validate_ranks()
+
+    def _validate_ranks(self) -> None:
+        mesh, local = self.mesh, self.infra.mode == "local"
+        for name, needed in (("sampler_dp", 1), ("sampler_tp", 1), ("sampler_pp", 1), ("reward_ranks", 0)):
+            size = getattr(mesh, name)
+            if local and size > needed:
+                raise ConfigError(f"mesh.{name}={size} needs processes of their own: set infra=ray, or leave it out.")
+            if name in ("sampler_tp", "sampler_pp") and size > 1 and self.sampler.engine != "vllm":
+                raise ConfigError(f"mesh.{name}={size} needs sampler=vllm; a torch sampler runs on one device.")
+        if mesh.sampler_dp > self.loop.prompts_per_step:
+            raise ConfigError(
+                f"mesh.sampler_dp={mesh.sampler_dp} is more than loop.prompts_per_step={self.loop.prompts_per_step}: "
+                "some replicas would have no prompt to answer."
+            )
+        if local and self.queue.storage == "ray":
+            raise ConfigError("queue.storage=ray keeps values in Ray: set infra=ray, or take queue.storage=shm.")
 
     def identity(self) -> RunIdentity:
         """What a resumed run must share with the one that it continues: all that decides the trained parameters."""

@@ -36,6 +36,13 @@ class TrainingMetrics:
             registry=registry,
         )
 
+        self._sync = Histogram(
+            "twinkle_weight_sync_duration_seconds",
+            "Time from the trainer's new weights to the last sampler that holds them.",
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 20.0, 60.0),
+            registry=registry,
+        )
+
     def step(self, row: dict[str, Any], *, tokens: int, samples: int) -> None:
         """Take one step's figures."""
         self.progress.update(step=row["step"], reward=row["reward_mean"], version=row["version"])
@@ -47,6 +54,7 @@ class TrainingMetrics:
         self._samples.inc(samples)
         self._seconds.observe(row["seconds"])
         self._queue.observe(row["queue_seconds"])
+        self._sync.observe(row["sync_seconds"])
 
 
 @contextmanager

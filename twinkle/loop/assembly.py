@@ -1,14 +1,13 @@
 """From a configuration to the parts of a run; what needs an end is put on the caller's stack."""
 
-import logging
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
 from prometheus_client import CollectorRegistry
+from transformers import AutoTokenizer
 
 from transfer_queue import GRPOSampler, TransferQueueController
 from transfer_queue.info_file import published
@@ -16,27 +15,26 @@ from transfer_queue.status import Progress
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
 from twinkle.data.check import check_prompts
-from twinkle.data_format import SamplingParams
 from twinkle.errors import CheckpointError
+from twinkle.infra import DeviceMesh
 from twinkle.loop.base_model import base_model
 from twinkle.loop.checkpoint import Boundary, Checkpoints
 from twinkle.loop.evaluation import Evaluation
+from twinkle.loop.parts import RolloutReplica, TrainerRank, prepare_process
+from twinkle.loop.payload import Version
 from twinkle.loop.plan import model_size, plan_lines
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
-from twinkle.loop.reward_worker import RewardWorker
-from twinkle.loop.rollout import PromptFeeder, RolloutWorker
+from twinkle.loop.reward_worker import RewardRank, RewardWorker
+from twinkle.loop.rollout import PromptFeeder
 from twinkle.loop.run_folder import QUEUE, RunFolder
 from twinkle.loop.stop import StopSignals
 from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
-from twinkle.loop.weight_sync import PolicySampler, Version
+from twinkle.loop.weight_sync import WeightSync
 from twinkle.metrics import TrainingMetrics, served
-from twinkle.model.policy import Policy
 from twinkle.rl.reward import Reward
-from twinkle.sampler.base import Sampler
-from twinkle.sampler.build import make_sampler
-from twinkle.sampler.config import SamplerConfig
+from twinkle.template import Template, make_template
 
 TASKS = ("rollout", "reward", "train")
 TOLERANCE = {"float32": 1e-4}
@@ -54,7 +52,6 @@ class Assembly:
     """
 
     boundary: Boundary
-    policy: Policy
     loop: SyncLoop
     evaluation: Evaluation
     checkpoints: Checkpoints
@@ -65,7 +62,7 @@ class Assembly:
 
     def assert_queue_empty(self) -> None:
         """Raise CheckpointError unless every row that was put has been through all its tasks."""
-        alive = self.loop.trainer.client.stats().partitions
+        alive = self.loop.feeder.client.stats().partitions
         if alive:
             raise CheckpointError(
                 f"The queue still holds partitions {alive} at a checkpoint between two steps: it must be empty."
@@ -77,26 +74,17 @@ def assemble(
 ) -> Assembly:
     """Make every part of the run in ``run`` and put it where its newest checkpoint was, if there is one."""
     began = time.perf_counter()
-    # transformers asks torch.fx whether it is being traced, and torch.fx answers with a warning to everybody
-    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
-    if config.infra.threads:
-        torch.set_num_threads(config.infra.threads)
-    controller = stack.enter_context(_start_queue(config))
-    stack.enter_context(published(run / QUEUE, controller.get_info()))
-    clients = {name: TimedClient(name, controller.get_info()) for name in ("feeder", *TASKS)}
-    for client in clients.values():
-        stack.callback(client.close)
-    metrics = _serve_metrics(config, controller.get_info(), run.lineage, stack)
+    prepare_process(config)
+    queue = _start_queue(config, stop, stack)
+    stack.enter_context(published(run / QUEUE, queue))
+    metrics = _serve_metrics(config, queue, run.lineage, stack)
     folder = base_model(config.model, run.path, config.hub)
-    sampler = stack.enter_context(make_sampler(config.sampler, config.model, folder))
-    sampler.set_template(config.template.name, **config.template.arguments())
-    check_prompts(source.known_prompts(), sampler.template, sampler.positions, config.sampler.max_tokens)
-    policy = Policy(folder, config.model, config.optim)
+    loop = _make_loop(config, run, folder, source, reward, queue, stop, stack)
+    check_prompts(source.known_prompts(), _template(config, folder), loop.rollout.positions, config.sampler.max_tokens)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
-    boundary = _restore(checkpoints, policy)
+    boundary = _restore(checkpoints, loop.trainer)
     records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
     stack.callback(records.close)
-    loop = _make_loop(config, run, policy, sampler, source, reward, clients, stop)
     evaluation = Evaluation(
         loop.rollout,
         reward,
@@ -109,23 +97,32 @@ def assemble(
     metrics.progress.update(step=boundary.step, version=str(Version(run.lineage, boundary.step)))
     if boundary.step:
         metrics.progress.update(checkpoint_step=boundary.step)
-    size = model_size(config, parameters=policy.num_parameters, trainable=policy.num_trainable)
+    parameters, trainable = loop.trainer.sizes
+    size = model_size(config, parameters=parameters, trainable=trainable)
     plan = plan_lines(config, model=size, run_folder=str(run.path))
-    return Assembly(boundary, policy, loop, evaluation, checkpoints, records, metrics, plan, began)
+    return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
 
 
-def _start_queue(config: TrainConfig) -> TransferQueueController:
+def _start_queue(config: TrainConfig, stop: StopSignals, stack: ExitStack) -> dict[str, Any]:
+    """Start the queue and, with infra=ray, what it and the workers run on; returns its controller_info."""
     loop, queue = config.loop, config.queue
-    return TransferQueueController.start(
-        global_batch_size=loop.prompts_per_step,
-        num_global_batch=1,
-        num_n_samples=loop.samples_per_prompt,
-        task_samplers={"train": GRPOSampler(num_n_samples=loop.samples_per_prompt)},
-        tasks=TASKS,
-        capacity_bytes=queue.capacity_bytes,
-        storage=queue.storage,
-        shm_dir=queue.shm_dir,
-    )
+    options: dict[str, Any] = {
+        "global_batch_size": loop.prompts_per_step,
+        "num_global_batch": 1,
+        "num_n_samples": loop.samples_per_prompt,
+        "task_samplers": {"train": GRPOSampler(num_n_samples=loop.samples_per_prompt)},
+        "tasks": TASKS,
+        "capacity_bytes": queue.capacity_bytes,
+        "storage": queue.storage,
+        "shm_dir": queue.shm_dir,
+    }
+    if config.infra.mode == "local":
+        return stack.enter_context(TransferQueueController.start(**options)).get_info()
+    from twinkle.loop.on_ray import groups_on_ray, queue_on_ray
+
+    stack.enter_context(groups_on_ray(config))
+    stop.take()  # Ray has put a handler of its own in the place of ours
+    return stack.enter_context(queue_on_ray(options))
 
 
 def _serve_metrics(config: TrainConfig, queue: dict[str, Any], lineage: int, stack: ExitStack) -> TrainingMetrics:
@@ -137,12 +134,16 @@ def _serve_metrics(config: TrainConfig, queue: dict[str, Any], lineage: int, sta
     return TrainingMetrics(registry, progress)
 
 
-def _restore(checkpoints: Checkpoints, policy: Policy) -> Boundary:
+def _template(config: TrainConfig, folder: Path) -> Template:
+    return make_template(config.template.name, AutoTokenizer.from_pretrained(folder), **config.template.arguments())
+
+
+def _restore(checkpoints: Checkpoints, trainer: Trainer) -> Boundary:
     found = checkpoints.newest()
     if found is None:
         return Boundary.now(0, 0)
     boundary, state, _ = found
-    policy.load_state_dict(state)
+    trainer.load_state_dict(state)
     boundary.restore_rng()
     return boundary
 
@@ -150,40 +151,53 @@ def _restore(checkpoints: Checkpoints, policy: Policy) -> Boundary:
 def _make_loop(
     config: TrainConfig,
     run: RunFolder,
-    policy: Policy,
-    sampler: Sampler,
+    folder: Path,
     source: PromptSource,
     reward: Reward,
-    clients: dict[str, TimedClient],
+    queue: dict[str, Any],
     stop: StopSignals,
+    stack: ExitStack,
 ) -> SyncLoop:
-    loop, queue, n = config.loop, config.queue, config.loop.samples_per_prompt
+    loop, client = config.loop, TimedClient("feeder", queue)
+    stack.callback(client.close)
+    rollout, rewards, trainer = _make_workers(config, folder, source, reward, queue, stack)
     usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
-    params = sampling_params(config.sampler, sampler.template.turn_end_ids)
     return SyncLoop(
-        feeder=PromptFeeder(clients["feeder"], source, n, config.run.seed),
-        rollout=RolloutWorker(clients["rollout"], PolicySampler(sampler), params, n, queue),
-        reward=RewardWorker(clients["reward"], reward, queue),
-        trainer=Trainer(
-            clients["train"], policy, config.algo, config.sampler.temperature, n, config.mesh.trainer_dp, tolerance,
-            config.run.seed, loop.samples_every, loop.samples_kept, queue,
-        ),
-        clients=list(clients.values()),
+        feeder=PromptFeeder(client, source, loop.samples_per_prompt, config.run.seed),
+        rollout=rollout,
+        reward=rewards,
+        trainer=trainer,
+        sync=WeightSync(trainer, rollout, tolerance),
+        algo=config.algo,
         prompts_per_step=loop.prompts_per_step,
+        seed=config.run.seed,
         lineage=run.lineage,
         stop=stop,
-    )  # fmt: skip
-
-
-def sampling_params(config: SamplerConfig, turn_end_ids: Sequence[int] = ()) -> SamplingParams:
-    """What the rollout asks of its sampler; the seed comes with each prompt. Responses stop at ``turn_end_ids`` too,
-    unless the model's EOS is ignored."""
-    stop_token_ids = [*config.stop_token_ids, *([] if config.ignore_eos else turn_end_ids)]
-    return SamplingParams(
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        stop=list(config.stop) or None,
-        stop_token_ids=stop_token_ids or None,
-        ignore_eos=config.ignore_eos,
     )
+
+
+def _make_workers(
+    config: TrainConfig,
+    folder: Path,
+    source: PromptSource,
+    reward: Reward,
+    queue: dict[str, Any],
+    stack: ExitStack,
+) -> tuple[RolloutReplica, RewardWorker, TrainerRank]:
+    """In this process, or on the device groups of `twinkle.loop.on_ray`."""
+    mesh, ray = config.mesh, config.infra.mode == "ray"
+    samplers = DeviceMesh.from_sizes(dp_size=mesh.sampler_dp, tp_size=mesh.sampler_tp, pp_size=mesh.sampler_pp)
+    group = {name: name if ray else None for name in ("sampler", "trainer")}
+    probe_prompt = source.held_out()[0].prompt
+    rewards: RewardWorker
+    if mesh.reward_ranks:
+        rewards = RewardRank(config, queue, remote_group="reward")
+    else:
+        rewards = RewardWorker(TimedClient("reward", queue), reward, config.queue)
+    stack.callback(rewards.close)
+    rollout = RolloutReplica(config, folder, queue, probe_prompt, samplers, group["sampler"])
+    stack.callback(rollout.close)
+    trainer = TrainerRank(config, folder, queue, remote_group=group["trainer"])
+    stack.callback(trainer.close)
+    return rollout, rewards, trainer

@@ -1,8 +1,11 @@
 """Settings of a run and of its loop; importable without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from twinkle.choices import one_of
 from twinkle.errors import ConfigError
+from twinkle.infra.device_group import DeviceGroup
+from twinkle.infra.runtime import MODES
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -100,8 +103,8 @@ class QueueConfig:
         lease_s: seconds after which rows of a silent worker go back to their task: longer than the longest step.
         timeout_s: deadline of every wait; the error then says which rows were missing and why.
         capacity_bytes: bytes of all values at which the rollout waits; null: the steps alone bound them.
-        storage: ``shm``, large values in memory that the processes of this machine share, or ``memory``, all of them
-            in the queue's process.
+        storage: ``shm``, large values in memory that the processes of this machine share; ``memory``, all of them
+            in the queue's process; ``ray``, in Ray's object store, for infra=ray on several machines.
         shm_dir: folder of large values instead of /dev/shm.
     """
 
@@ -120,14 +123,55 @@ class QueueConfig:
 
 @dataclass(frozen=True)
 class MeshConfig:
-    """Ranks of the trainer. In local mode they take turns in one process: each fetches its own slice by
-    ``sampler_params``, and the gradient is that of one rank to 1e-6."""
+    """Ranks of the trainer, the sampler and the rewards.
+
+    Attributes:
+        trainer_dp: data-parallel ranks of the trainer, each with its own slice of a step; the gradient is that of one
+            rank to 1e-6. With infra=local they take turns in one process.
+        sampler_dp: replicas of the sampler, which share a step's prompts.
+        sampler_tp, sampler_pp: devices of one replica, by tensor and by pipeline parallelism (sampler=vllm).
+        reward_ranks: processes that score responses; 0: the process of the loop does it.
+    """
 
     trainer_dp: int = 1
+    sampler_dp: int = 1
+    sampler_tp: int = 1
+    sampler_pp: int = 1
+    reward_ranks: int = 0
+
+    @property
+    def sampler_ranks(self) -> int:
+        """Devices of all replicas of the sampler."""
+        return self.sampler_dp * self.sampler_tp * self.sampler_pp
 
     def validate(self) -> None:
         """Raise ConfigError for a mesh without ranks."""
-        _at_least("mesh.trainer_dp", self.trainer_dp, 1)
+        for name in ("trainer_dp", "sampler_dp", "sampler_tp", "sampler_pp"):
+            _at_least(f"mesh.{name}", getattr(self, name), 1)
+        _at_least("mesh.reward_ranks", self.reward_ranks, 0)
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """Where the ranks of one kind run, with infra=ray; see twinkle.DeviceGroup.
+
+    Attributes:
+        device_type: cpu, cuda or npu; null: that of ``model.device``, and cpu for rewards.
+        cpus_per_rank: CPUs that each rank takes from Ray's schedule; null: 1 on cpu, 0 beside another device.
+        ranks_per_node: exactly so many on each node; null: as few nodes as possible.
+        label_selector: labels that a node must bear.
+    """
+
+    device_type: str | None = None
+    cpus_per_rank: int | None = None
+    ranks_per_node: int | None = None
+    label_selector: dict[str, str] = field(default_factory=dict)
+
+    def group(self, name: str, ranks: int, device_type: str) -> DeviceGroup:
+        """The group of that name; ConfigError for settings that no group can have."""
+        return DeviceGroup(
+            name, ranks, self.device_type or device_type, self.ranks_per_node, self.cpus_per_rank, self.label_selector
+        )
 
 
 @dataclass(frozen=True)
@@ -135,18 +179,29 @@ class InfraConfig:
     """The machines.
 
     Attributes:
-        mode: ``local``, this process and the queue's.
+        mode: ``local``, this process and the queue's; ``ray``, sampler, rewards and trainer on device groups.
         threads: torch threads; 0 leaves it to torch. Models below some millions of parameters are fastest with 1.
+        address: of a running Ray cluster; null: RAY_ADDRESS, or else a Ray of this run on this machine.
+        timeout_s: how long Ray may take to find the ranks.
+        sampler, trainer, reward: where their ranks run.
     """
 
     mode: str = "local"
     threads: int = 0
+    address: str | None = None
+    timeout_s: float = 60.0
+    sampler: GroupConfig = field(default_factory=GroupConfig)
+    trainer: GroupConfig = field(default_factory=GroupConfig)
+    reward: GroupConfig = field(default_factory=GroupConfig)
 
     def validate(self) -> None:
-        """Raise ConfigError for a mode that this version does not have."""
-        if self.mode != "local":
-            raise ConfigError(f"infra.mode={self.mode!r} is unknown; this version runs the loop with infra=local.")
+        """Raise ConfigError for a mode that there is not, or a group that cannot be."""
+        one_of("infra.mode", self.mode, MODES)
         _at_least("infra.threads", self.threads, 0)
+        if not self.timeout_s > 0:
+            raise ConfigError(f"infra.timeout_s={self.timeout_s} must be above 0 seconds.")
+        for name in ("sampler", "trainer", "reward"):
+            getattr(self, name).group(name, 1, "cpu")
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,16 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
             f"at most {config.sampler.max_tokens} a response, {tokens:,} a step, {tokens * loop.steps:,} in all",
         ),
         ("steps", f"{loop.steps}, learning rate {config.optim.lr:g}, {config.algo.advantage}"),
-        ("devices", f"{config.model.device}, {threads}; {config.mesh.trainer_dp} trainer rank(s), 1 sampler"),
+        ("devices", f"{config.model.device}, {threads}; {_ranks(config)}"),
         ("run folder", run_folder),
     ]
+
+
+def _ranks(config: TrainConfig) -> str:
+    mesh = config.mesh
+    words = f"{mesh.trainer_dp} trainer rank(s), {mesh.sampler_dp} sampler(s)"
+    words += f" of {mesh.sampler_tp * mesh.sampler_pp} devices" if mesh.sampler_tp * mesh.sampler_pp > 1 else ""
+    return words + (f", {mesh.reward_ranks} reward rank(s), on Ray" if config.infra.mode == "ray" else "")
 
 
 def model_size(config: TrainConfig, *, parameters: int, trainable: int) -> str:

@@ -1,22 +1,29 @@
 """Task ``reward``: responses become numbers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from transfer_queue import TransferQueueClient
+from twinkle.config import TrainConfig
+from twinkle.infra import DeviceMesh, current_rank, remote_class, remote_function
 from twinkle.loop.config import QueueConfig
+from twinkle.loop.queue_time import TimedClient
+from twinkle.loop.sharing import shared_out
 from twinkle.rl.reward import Reward
+from twinkle.rl.reward import resolve as reward_named
 
 
-@dataclass(frozen=True)
+@dataclass
 class RewardWorker:
     """Scores responses. A reward that raises ends the run with its name and sample; it never becomes a 0."""
 
-    client: TransferQueueClient
+    client: TimedClient
     reward: Reward
     queue: QueueConfig
 
+    @remote_function(dispatch=shared_out, collect=lambda results, offsets: None)
     def work(self, step: int, rows: int) -> None:
         """Score ``rows`` rows of partition ``step``."""
         meta, data = self.client.get(
@@ -30,3 +37,28 @@ class RewardWorker:
         )
         rewards = self.reward.score(data["prompt"], data["response"], data["answer"])
         self.client.put({"reward": torch.tensor(rewards)}, metadata=meta, ack=True)
+
+    @property
+    @remote_function(collect="mean")
+    def queue_seconds(self) -> float:
+        """Wall time inside calls of the queue so far."""
+        return self.client.seconds
+
+    def close(self) -> None:
+        """Leave the queue."""
+        self.client.close()
+
+
+@remote_class
+class RewardRank(RewardWorker):
+    """A reward worker with its own reward function, found by name."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        queue: Mapping[str, Any],
+        device_mesh: DeviceMesh | None = None,
+        remote_group: str | None = None,
+    ):
+        client = TimedClient(f"reward-{current_rank().data_rank}", queue)
+        super().__init__(client, reward_named(config.data.reward), config.queue)

@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from transfer_queue import TransferQueueClient
 from twinkle.data.base import Prompt, PromptRow, PromptSource, trajectory_of
-from twinkle.data_format import SampledSequence, SamplingParams
+from twinkle.data_format import InputFeature, SampledSequence, SamplingParams
 from twinkle.errors import WeightSyncError
+from twinkle.infra import remote_function
 from twinkle.loop.config import QueueConfig
-from twinkle.loop.weight_sync import PolicySampler
+from twinkle.loop.payload import WeightPayload
+from twinkle.loop.queue_time import TimedClient
+from twinkle.loop.sharing import shared_out
+from twinkle.loop.weight_sync import Arrival, PolicySampler, Probe
 
+PROBE_TOKENS = 4
+PROBE_SEED = 0x70726F6265
 PROMPT_FIELDS = ["prompt", "sample_id", "seed"]
 
 
@@ -26,7 +31,7 @@ def prompt_seed(run_seed: int, index: int) -> int:
 class PromptFeeder:
     """Puts the prompts of a step into the queue, each once for every sample that it is to get."""
 
-    client: TransferQueueClient
+    client: TimedClient
     source: PromptSource
     samples_per_prompt: int
     seed: int
@@ -50,19 +55,25 @@ class PromptFeeder:
 
 @dataclass
 class RolloutWorker:
-    """Takes whole groups of prompts, samples a response for each row, and stamps it with version and fingerprint."""
+    """Takes whole groups of prompts, samples a response for each row, and stamps it with version and fingerprint.
 
-    client: TransferQueueClient
+    Attributes:
+        probe_prompt: what the sampler answers after every sync.
+    """
+
+    client: TimedClient
     policy: PolicySampler
     params: SamplingParams
     samples_per_prompt: int
     queue: QueueConfig
+    probe_prompt: Prompt
 
-    def work(self, step: int, rows: int) -> int:
-        """Serve ``rows`` rows of partition ``step``; returns how many tokens were sampled."""
+    @remote_function(dispatch=shared_out, collect="sum")
+    def work(self, step: int, prompts: int) -> int:
+        """Serve the rows of ``prompts`` prompts of partition ``step``; returns how many tokens were sampled."""
         meta, data = self.client.get(
             PROMPT_FIELDS,
-            batch_size=rows,
+            batch_size=prompts * self.samples_per_prompt,
             global_step=step,
             task_name="rollout",
             get_n_samples=True,
@@ -72,21 +83,54 @@ class RolloutWorker:
         )
         order = np.argsort(data["sample_id"].numpy(), kind="stable")
         firsts = order[:: self.samples_per_prompt]
-        prompts, seeds = list(data["prompt"]), data["seed"].tolist()
-        sequences, prompt_ids = self.sample([prompts[i] for i in firsts], [seeds[i] for i in firsts])
+        texts, seeds = list(data["prompt"]), data["seed"].tolist()
+        features = self._encoded([texts[i] for i in firsts])
+        sequences = self._sampled(features, [seeds[i] for i in firsts], self.samples_per_prompt)
+        prompt_ids = [list(feature["input_ids"]) for feature in features]
         self.client.put(self._fields(sequences, prompt_ids, order), metadata=meta, ack=True)
         return sum(len(sequence.tokens) for sequence in sequences)
 
-    def sample(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> tuple[list[SampledSequence], list[list[int]]]:
-        """``samples_per_prompt`` sequences for each prompt, prompt-major, and the ids of each prompt."""
-        features = [self.policy.sampler.template.encode(trajectory_of(prompt)) for prompt in prompts]
-        response = self.policy.sampler.sample(
-            features,
-            [replace(self.params, seed=seed) for seed in seeds],
-            self.policy.adapter_name,
-            num_samples=self.samples_per_prompt,
-        )
-        return list(response.sequences), [list(feature["input_ids"]) for feature in features]
+    @remote_function(dispatch="slice_dp", sliced=("prompts", "seeds"))
+    def answer(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[SampledSequence]:
+        """One response to each prompt; not through the queue, because nothing trains on it."""
+        return self._sampled(self._encoded(prompts), seeds, 1)
+
+    @remote_function(collect="flatten")
+    def receive(self, payload: WeightPayload) -> list[Arrival]:
+        """Check these weights and load them; see PolicySampler.receive."""
+        return [self.policy.receive(payload)]
+
+    @remote_function(collect="flatten")
+    def probe(self) -> list[Probe]:
+        """Answer the probe prompt, with the same random numbers every time."""
+        feature = self._encoded([self.probe_prompt])[0]
+        params = replace(self.params, seed=PROBE_SEED, max_tokens=min(self.params.max_tokens, PROBE_TOKENS))
+        response = self.policy.sampler.sample([feature], params, self.policy.adapter_name)
+        sequence = response.sequences[0]
+        return [Probe(list(feature["input_ids"]), list(sequence.tokens), list(sequence.sampler_logprobs))]
+
+    @property
+    @remote_function(collect="mean")
+    def queue_seconds(self) -> float:
+        """Wall time inside calls of the queue so far."""
+        return self.client.seconds
+
+    @property
+    @remote_function
+    def positions(self) -> int | None:
+        """Most tokens that prompt and response may have together; None when there is no bound."""
+        return self.policy.sampler.positions
+
+    def _encoded(self, prompts: Sequence[Prompt]) -> list[InputFeature]:
+        return [self.policy.sampler.template.encode(trajectory_of(prompt)) for prompt in prompts]
+
+    def _sampled(
+        self, features: Sequence[InputFeature], seeds: Sequence[int], num_samples: int
+    ) -> list[SampledSequence]:
+        """``num_samples`` sequences for each prompt, prompt-major."""
+        params = [replace(self.params, seed=seed) for seed in seeds]
+        response = self.policy.sampler.sample(features, params, self.policy.adapter_name, num_samples=num_samples)
+        return list(response.sequences)
 
     def _fields(
         self, sequences: list[SampledSequence], prompt_ids: list[list[int]], order: np.ndarray[Any, Any]
@@ -116,8 +160,6 @@ def _column(rows: Sequence[Sequence[float]]) -> torch.Tensor | list[torch.Tensor
 
 
 def evaluate(worker: RolloutWorker, rows: Sequence[PromptRow], seed: int) -> list[tuple[PromptRow, SampledSequence]]:
-    """One response for each held-out prompt, at the training temperature, with seeds of its own; not through the
-    queue, because nothing trains on them."""
-    single = replace(worker, samples_per_prompt=1)
-    sequences, _ = single.sample([row.prompt for row in rows], [prompt_seed(seed, i) for i in range(len(rows))])
+    """One response for each held-out prompt, at the training temperature, with seeds of its own."""
+    sequences = worker.answer([row.prompt for row in rows], [prompt_seed(seed, i) for i in range(len(rows))])
     return list(zip(rows, sequences, strict=True))

@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -143,8 +144,12 @@ class Session:
     def _checkpoint(self, boundary: "Boundary") -> None:
         self._sync_records()
         self.parts.assert_queue_empty()
-        self.parts.checkpoints.save(boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
+        self._save(boundary)
         self.parts.metrics.progress.update(checkpoint_step=boundary.step)
+
+    def _save(self, boundary: "Boundary") -> None:
+        state = self.parts.loop.trainer.state_dict()
+        self.parts.checkpoints.save(boundary, state, {"lineage": self.run.lineage})
 
     def _sync_records(self) -> None:
         self.parts.records.sync()
@@ -154,7 +159,7 @@ class Session:
         """Checkpoint and report of a run that ends early, so that run.resume continues it."""
         with self.stop.shielded():
             self._sync_records()
-            self.parts.checkpoints.save(self.boundary, self.parts.policy.state_dict(), {"lineage": self.run.lineage})
+            self._save(self.boundary)
             report = self._report()
         self.console.print(
             f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; "
@@ -168,7 +173,7 @@ class Session:
         """Weights, report and result; then say what came of it."""
         with self.stop.shielded():
             kind = "adapter" if self.config.model.lora.enabled else "model"
-            self.parts.policy.save_pretrained(self.run / kind)
+            self._keep(self.run / kind)
             before, after = self._evals()
             self._report()
             write_json(
@@ -178,9 +183,16 @@ class Session:
                     "lineage": self.run.lineage,
                     "eval_reward_before": before["reward_mean"],
                     "eval_reward_after": after["reward_mean"],
+                    "sync_seconds_p50": median(row["sync_seconds"] for row in read_rows(self.run / "metrics.jsonl")),
                 },
             )
         self._show_outcome()
+
+    def _keep(self, folder: Path) -> None:
+        """Write what was trained, as a folder that PEFT or transformers reads."""
+        folder.mkdir(exist_ok=True)
+        for name, content in self.parts.loop.trainer.pretrained().items():
+            (folder / name).write_bytes(content)
 
     def _evals(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Held-out reward before the first step and after the last."""

@@ -48,6 +48,11 @@ class StopSignals:
             self._previous[signum] = signal.signal(signum, self._handle)
         return self
 
+    def take(self) -> None:
+        """Take the signals again from a library that has taken them meanwhile."""
+        for signum in self._previous:
+            signal.signal(signum, self._handle)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

@@ -1,19 +1,24 @@
 """Task ``train``: whole groups become one optimizer step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from transfer_queue import BatchMeta, TransferQueueClient
+from transfer_queue import BatchMeta
 from twinkle.data.base import prompt_text
-from twinkle.errors import WeightSyncError
+from twinkle.infra import remote_function
 from twinkle.loop.config import QueueConfig
-from twinkle.loop.weight_sync import PublishedVersions, Version, WeightPayload
-from twinkle.model.policy import Policy, TrainBatch, make_batch
-from twinkle.rl.advantage import advantages
+from twinkle.loop.payload import Version, WeightPayload
+from twinkle.loop.queue_time import TimedClient
+from twinkle.loop.sharing import first_rank
+from twinkle.loop.step_rows import PreparedRow, PreparedSlice
+from twinkle.loop.weight_sync import Probe
+from twinkle.model.policy import Policy, TrainBatch, TrainStats, make_batch
 from twinkle.rl.config import AlgoConfig
 
 TRAIN_FIELDS = ["sample_id", "prompt_ids", "response_ids", "sampler_logprobs", "version", "fingerprint", "reward"]
@@ -33,85 +38,114 @@ class TrainRow:
     reward: float
 
 
-@dataclass(frozen=True)
-class PreparedStep:
-    """Everything about a step that is known before the optimizer moves; ``samples`` is what ``samples.jsonl`` keeps."""
-
-    step: int
-    metas: list[BatchMeta]
-    batch: TrainBatch
-    samples: list[dict[str, Any]]
-    figures: dict[str, float]
-
-
 @dataclass
 class Trainer:
-    """Fetches the rows of a step by data-parallel slices, refuses what it did not publish, and trains on the rest.
+    """Fetches the rows of a step by data-parallel slices and trains on them: one rank, or all of them in turns.
+
+    A step is ``prepare``, ``compute`` and ``update``, in this order; until ``update`` the parameters stay as they are.
 
     Attributes:
-        dp_size: ranks of the mesh; here they take turns, each fetching its own slice.
-        logp_tolerance: largest |sampler - trainer| log-prob, in nats, that still counts as the same weights.
-        seed: of the negative controls.
+        dp_size: ranks that share a step.
+        ranks: those whose slices are fetched here.
         samples_every, samples_kept: of every so many steps, so many rows are shown in ``samples.jsonl``.
     """
 
-    client: TransferQueueClient
+    client: TimedClient
     policy: Policy
     algo: AlgoConfig
     temperature: float
-    samples_per_prompt: int
     dp_size: int
-    logp_tolerance: float
-    seed: int
+    ranks: range
     samples_every: int
     samples_kept: int
     queue: QueueConfig
-    published: PublishedVersions = field(default_factory=PublishedVersions)
+    _metas: list[BatchMeta] = field(default_factory=list)
+    _rows: list[TrainRow] = field(default_factory=list)
+    _batch: TrainBatch | None = None
 
+    @remote_function(dispatch=first_rank)
     def export(self, version: Version) -> WeightPayload:
         """Copies of the policy's weights as ``version``."""
         weights = self.policy.export_weights()
-        return WeightPayload(version, weights.tensors, weights.adapter_config)
+        return WeightPayload.of(version, weights.tensors, weights.adapter_config)
 
-    def prepare(self, step: int, count: int) -> PreparedStep:
-        """Fetch ``count`` rows of partition ``step``, check where they come from, and make a batch of them.
+    @remote_function(collect="flatten")
+    def prepare(self, step: int, count: int) -> list[PreparedSlice]:
+        """Fetch this process's part of the ``count`` rows of partition ``step``, and say what they are.
 
         Rows are sorted by sample id, so that neither the order in which they were finished nor the slices matter.
-
-        Raises:
-            WeightSyncError: a row was made by weights that this trainer never published, or its log-probs are not those
-                of the weights here.
         """
-        slices = [self._get(step, count // self.dp_size, rank) for rank in range(self.dp_size)]
-        metas = [meta for meta, _ in slices]
-        rows = sorted((row for _, data in slices for row in _rows(data)), key=lambda row: row.sample_id)
-        for row in rows:
-            self.published.check(row.version, row.fingerprint, sample_id=row.sample_id)
-        rewards_B = torch.tensor([row.reward for row in rows])
-        groups_B = torch.tensor([row.sample_id // self.samples_per_prompt for row in rows])
-        batch = make_batch(
-            [row.prompt_ids for row in rows],
-            [row.response_ids for row in rows],
-            [row.sampler_logprobs for row in rows],
-            advantages(self.algo, rewards_B, groups_B, seed=self.seed, step=step),
+        slices = [self._get(step, count // self.dp_size, rank) for rank in self.ranks]
+        self._metas = [meta for meta, _ in slices]
+        self._rows = sorted((row for _, data in slices for row in _rows(data)), key=lambda row: row.sample_id)
+        self._batch = make_batch(
+            [row.prompt_ids for row in self._rows],
+            [row.response_ids for row in self._rows],
+            [row.sampler_logprobs for row in self._rows],
+            [0.0] * len(self._rows),
         )
-        figures = {
-            "reward_mean": float(rewards_B.mean()),
-            "reward_std": float(rewards_B.std(correction=0)),
-            "response_length_mean": sum(len(row.response_ids) for row in rows) / len(rows),
-            "staleness_max": max(step - 1 - row.version.step for row in rows),
-            "logp_diff_max": self._compare(batch, rows),
-        }
-        return PreparedStep(step, metas, batch, self._samples(step, metas[0]), figures)
+        gaps = self._gaps(self._batch)
+        rows = [
+            PreparedRow(row.sample_id, row.reward, len(row.response_ids), row.version, row.fingerprint, gap)
+            for row, gap in zip(self._rows, gaps, strict=True)
+        ]
+        return [PreparedSlice(rows, self._samples(step, self._metas[0]) if 0 in self.ranks else [])]
 
-    def train(self, prepared: PreparedStep, *, before_change: Callable[[], None]) -> dict[str, float]:
-        """The optimizer step, and the rows are consumed; returns the figures of the step. ``before_change`` is called
-        right before the parameters move."""
-        stats = self.policy.train_step(prepared.batch, self.algo, self.temperature, before_change=before_change)
-        for meta in prepared.metas:
+    @remote_function
+    def compute(self, advantages: Mapping[int, float]) -> None:
+        """The gradient of the prepared rows, with the advantage of each sample id; no parameter moves."""
+        assert self._batch is not None, "prepare comes first"
+        advantages_B = torch.tensor([advantages[row.sample_id] for row in self._rows])
+        self.policy.begin_step(replace(self._batch, advantages_B=advantages_B), self.algo, self.temperature)
+
+    @remote_function
+    def update(self) -> TrainStats:
+        """The optimizer step, and the rows are consumed."""
+        stats = self.policy.finish_step()
+        for meta in self._metas:
             self.client.ack(meta)
-        trained = {name: value for name, value in vars(stats).items() if name != "tokens"}
-        return {**prepared.figures, **trained}
+        self._batch, self._rows, self._metas = None, [], []
+        return stats
+
+    @remote_function(dispatch=first_rank)
+    def probe_gaps(self, probes: list[Probe]) -> list[float]:
+        """Largest |sampler - trainer| log-prob of each probe, in nats."""
+        batch = make_batch(
+            [probe.prompt_ids for probe in probes],
+            [probe.tokens for probe in probes],
+            [probe.logprobs for probe in probes],
+            [0.0] * len(probes),
+        )
+        return self._gaps(batch)
+
+    @remote_function(dispatch=first_rank)
+    def state_dict(self) -> dict[str, Any]:
+        """Trained parameters and optimizer state; see Policy.state_dict."""
+        return self.policy.state_dict()
+
+    @remote_function
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state; see Policy.load_state_dict."""
+        self.policy.load_state_dict(state)
+
+    @remote_function(dispatch=first_rank)
+    def pretrained(self) -> dict[str, bytes]:
+        """The files of Policy.save_pretrained by name: the run's folder may be on another machine."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.policy.save_pretrained(folder)
+            return {path.name: path.read_bytes() for path in Path(folder).iterdir() if path.is_file()}
+
+    @property
+    @remote_function
+    def sizes(self) -> tuple[int, int]:
+        """Parameters of the model, and those of them that are trained."""
+        return self.policy.num_parameters, self.policy.num_trainable
+
+    @property
+    @remote_function(collect="mean")
+    def queue_seconds(self) -> float:
+        """Wall time inside calls of the queue so far."""
+        return self.client.seconds
 
     def _get(self, step: int, batch_size: int, rank: int) -> tuple[BatchMeta, Any]:
         return self.client.get(
@@ -135,18 +169,11 @@ class Trainer:
         columns["prompt"] = [prompt_text(prompt) for prompt in columns["prompt"]]
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _compare(self, batch: TrainBatch, rows: list[TrainRow]) -> float:
-        """Largest gap between the sampler's cached log-probs and those of an uncached padded forward pass here."""
+    def _gaps(self, batch: TrainBatch) -> list[float]:
+        """Of each row, the largest gap between the sampler's log-probs and those of an uncached padded forward pass."""
         ours_BT = self.policy.token_logprobs(batch, self.temperature)
-        gap_B = (ours_BT - batch.old_logprobs_BT).abs().amax(1)
-        worst = int(gap_B.argmax())
-        if not gap_B[worst] <= self.logp_tolerance:
-            raise WeightSyncError(
-                f"Sample {rows[worst].sample_id} of version {rows[worst].version}: the sampler's log-probs differ from "
-                f"the trainer's by {float(gap_B[worst]):.2g}, more than loop.logp_tolerance={self.logp_tolerance:g}: "
-                "the sampler does not hold the weights that it says it does."
-            )
-        return float(gap_B[worst])
+        gaps: list[float] = (ours_BT - batch.old_logprobs_BT).abs().amax(1).tolist()
+        return gaps
 
 
 def _rows(data: Any) -> list[TrainRow]:

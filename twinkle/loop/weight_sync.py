@@ -1,53 +1,69 @@
-"""Weights on their way from the trainer to the samplers: versioned, fingerprinted, checked on arrival."""
+"""Weights on their way from the trainer to every sampler: checked on arrival, and by a prompt that both answer."""
 
-import hashlib
-from collections.abc import Mapping
+import math
+import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import torch
+from typing import Protocol
 
 from twinkle.errors import WeightSyncError
+from twinkle.loop.payload import Version, WeightPayload
 from twinkle.sampler.base import Sampler
 
 POLICY_ADAPTER = "policy"
 
 
-class Version(NamedTuple):
-    """Which weights: ``lineage`` is one uninterrupted history of them, ``step`` counts its optimizer steps."""
+@dataclass(frozen=True)
+class Arrival:
+    """What a sampler says of weights that it has checked and loaded; ``hash_seconds`` went into the check."""
 
-    lineage: int
-    step: int
-
-    def __str__(self) -> str:
-        return f"{self.lineage}.{self.step}"
+    fingerprint: str
+    hash_seconds: float
 
 
 @dataclass(frozen=True)
-class WeightPayload:
-    """What the trainer publishes after a step.
+class Probe:
+    """What a sampler answers to the probe prompt: token ids, and their log-probs as it drew them."""
+
+    prompt_ids: list[int]
+    tokens: list[int]
+    logprobs: list[float]
+
+
+class Receivers(Protocol):
+    """The samplers that hold the policy: one object, or one on a device group that stands for all its replicas."""
+
+    def receive(self, payload: WeightPayload) -> list[Arrival]:
+        """Check the payload, then load it, at every replica."""
+
+    def probe(self) -> list[Probe]:
+        """The answer of every replica to the probe prompt."""
+
+
+class WeightSource(Protocol):
+    """The trainer: one object, or one on a device group."""
+
+    def export(self, version: Version) -> WeightPayload:
+        """The weights as they are now: an adapter, or a state dict."""
+
+    def probe_gaps(self, probes: list[Probe]) -> list[float]:
+        """Largest |sampler - trainer| log-prob of each probe, in nats, under the weights as they are now."""
+
+
+@dataclass(frozen=True)
+class SyncFigures:
+    """How a sync went.
 
     Attributes:
-        version: the weights' version.
-        tensors: name -> tensor; the adapter's alone when ``adapter_config`` is there, else the whole model's.
-        adapter_config: the PEFT configuration of an adapter, or None for full weights.
+        sync_seconds: from the trainer's weights to the last sampler that holds them.
+        sync_hash_seconds: the part of it that digests took, at the sender and at the slowest receiver.
+        probe_seconds: time for the probe, after the sync.
+        probe_gap: largest difference of a log-prob of the probe, in nats.
     """
 
-    version: Version
-    tensors: Mapping[str, torch.Tensor]
-    adapter_config: Mapping[str, Any] | None = None
-
-
-def fingerprint(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Digest of names, types, shapes and bytes in the order of the names: 32 hexadecimal digits (BLAKE2b-128)."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().contiguous().cpu()
-        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-        digest.update(
-            tensor.view(torch.uint8).numpy().data if tensor.ndim else tensor.reshape(1).view(torch.uint8).numpy().data
-        )
-    return digest.hexdigest()
+    sync_seconds: float
+    sync_hash_seconds: float
+    probe_seconds: float
+    probe_gap: float
 
 
 class PolicySampler:
@@ -59,12 +75,14 @@ class PolicySampler:
         self.fingerprint = ""
         self.adapter_name = ""
 
-    def receive(self, payload: WeightPayload) -> str:
-        """Load ``payload`` and return its fingerprint, computed here from what arrived and before it is loaded."""
-        digest = fingerprint(payload.tensors)
+    def receive(self, payload: WeightPayload) -> Arrival:
+        """Check what arrived, and load it. A WeightSyncError of the check leaves the old weights in place."""
+        began = time.perf_counter()
+        payload.verify()
+        seconds = time.perf_counter() - began
         self.load(payload)
-        self.version, self.fingerprint = payload.version, digest
-        return digest
+        self.version, self.fingerprint = payload.version, payload.fingerprint
+        return Arrival(self.fingerprint, seconds)
 
     def load(self, payload: WeightPayload) -> None:
         """Copy the payload's tensors into the sampler's own weights."""
@@ -76,25 +94,14 @@ class PolicySampler:
 
 
 class PublishedVersions:
-    """The trainer's memory of what it published: a sample of any other weights is refused."""
+    """The memory of what was published: a sample of any other weights is refused."""
 
     def __init__(self) -> None:
         self._fingerprints: dict[Version, str] = {}
 
-    def publish(self, payload: WeightPayload, receiver: PolicySampler) -> None:
-        """Hand ``payload`` to the receiver and check that it holds the same bytes.
-
-        Raises:
-            WeightSyncError: the receiver's fingerprint is not the sender's.
-        """
-        ours = fingerprint(payload.tensors)
-        theirs = receiver.receive(payload)
-        if ours != theirs:
-            raise WeightSyncError(
-                f"The weights of version {payload.version} changed on their way to the sampler: "
-                f"sent {ours}, arrived {theirs}."
-            )
-        self._fingerprints[payload.version] = ours
+    def remember(self, version: Version, fingerprint: str) -> None:
+        """These weights are the samplers' now."""
+        self._fingerprints[version] = fingerprint
 
     def check(self, version: Version, digest: str, *, sample_id: int) -> None:
         """Raise WeightSyncError unless ``digest`` was published as ``version``."""
@@ -109,3 +116,55 @@ class PublishedVersions:
                 f"Sample {sample_id} of version {version} bears the fingerprint {digest}, but {known} was published: "
                 "its sampler holds other weights."
             )
+
+
+class WeightSync:
+    """Publishes the trainer's weights to all samplers: in this process as tensors, on device groups through Ray's
+    object store.
+
+    Attributes:
+        source: whose weights these are; an adapter or all of a model.
+        receivers: the samplers.
+        tolerance: largest gap of the probe's log-probs, in nats, that still counts as the same weights.
+    """
+
+    def __init__(self, source: WeightSource, receivers: Receivers, tolerance: float):
+        self.source, self.receivers, self.tolerance = source, receivers, tolerance
+        self.published = PublishedVersions()
+
+    def publish(self, version: Version) -> SyncFigures:
+        """Give every sampler the weights as they are now, under this version, and let all of them answer the probe.
+
+        Raises:
+            WeightSyncError: something else arrived than was sent, or a sampler answers the probe as other weights
+                would.
+        """
+        began = time.perf_counter()
+        payload = self.source.export(version)
+        arrivals = self.receivers.receive(payload)
+        for arrival in arrivals:
+            if arrival.fingerprint != payload.fingerprint:
+                raise WeightSyncError(
+                    f"A sampler holds {arrival.fingerprint} as version {version}, but {payload.fingerprint} was sent."
+                )
+        self.published.remember(version, payload.fingerprint)
+        synced = time.perf_counter()
+        gap = self._probe(version)
+        hashed = payload.hash_seconds + max(arrival.hash_seconds for arrival in arrivals)
+        return SyncFigures(synced - began, hashed, time.perf_counter() - synced, gap)
+
+    def _probe(self, version: Version) -> float:
+        gaps = self.source.probe_gaps(self.receivers.probe())
+        worst = max(range(len(gaps)), key=lambda index: badness(gaps[index]))
+        if not gaps[worst] <= self.tolerance:
+            raise WeightSyncError(
+                f"Sampler {worst} of {len(gaps)} answers the probe after the sync of version {version} with log-probs "
+                f"that differ from the trainer's by {gaps[worst]:.2g}, more than loop.logp_tolerance="
+                f"{self.tolerance:g}: it does not hold the weights that it says it does."
+            )
+        return gaps[worst]
+
+
+def badness(gap: float) -> float:
+    """The gap itself; a NaN is the worst of all."""
+    return math.inf if math.isnan(gap) else gap

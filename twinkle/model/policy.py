@@ -3,7 +3,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +17,16 @@ from twinkle.hub import resolve
 from twinkle.model.adapter_config import plain_adapter_config
 from twinkle.model.batch import TrainBatch, cut_rows, make_batch
 from twinkle.model.config import ModelConfig, OptimConfig
+from twinkle.model.data_parallel import DataParallel
 from twinkle.model.folder import DTYPES, without_progress_bars
 from twinkle.model.forward import accepted_arguments
 from twinkle.model.loading import load_frozen, load_trainable
 from twinkle.model.lora_layers import adapter_off
+from twinkle.model.train_step import BegunStep, TrainStats, WeightExport
 from twinkle.rl.config import AlgoConfig
-from twinkle.rl.loss import clipped_loss, k3_divergence, token_weights
+from twinkle.rl.loss import clipped_loss, denominator, k3_divergence, token_weights
 
 __all__ = ["Policy", "TrainBatch", "TrainStats", "WeightExport", "make_batch"]
-
-
-@dataclass(frozen=True)
-class TrainStats:
-    """What a training step was like; with several updates per step, the mean over them.
-
-    Attributes:
-        loss: the minimised number, divergence included.
-        grad_norm: 2-norm of the gradient before clipping.
-        kl: k3 estimate of KL(policy || reference) in nats per token; 0 when `algo.kl_coef` is 0 and there is no
-            reference.
-        kl_old: the same against the policy that sampled.
-        clip_fraction: part of the response tokens whose gradient was cut off by a bound of the ratio.
-        entropy: minus the mean log-prob of the sampled tokens: an estimate of the entropy in nats per token.
-        tokens: response tokens trained on, in one update.
-    """
-
-    loss: float
-    grad_norm: float
-    kl: float
-    kl_old: float
-    clip_fraction: float
-    entropy: float
-    tokens: int
-
-
-@dataclass(frozen=True)
-class WeightExport:
-    """Copies of the trained weights: an adapter's tensors with its PEFT configuration, or all weights and None."""
-
-    tensors: dict[str, Tensor]
-    adapter_config: dict[str, Any] | None
 
 
 def _nothing() -> None:
@@ -69,12 +39,21 @@ class Policy:
     Log-probs are those of softmax(logits / temperature) over the whole vocabulary, from an uncached forward pass, in
     float32. The global random generators are never used.
 
+    With `parallel` it is one of several ranks, each of which gets rows of its own in the same calls of `begin_step` and
+    `finish_step`: gradient, parameters and figures are those of all rows.
+
     Raises:
         ModelNotFoundError: there is no model in the folder.
         ConfigError: a setting that cannot work, here or anywhere, or a model that the sampler could not sample from.
     """
 
-    def __init__(self, model_folder: str | Path, model_config: ModelConfig, optim_config: OptimConfig):
+    def __init__(
+        self,
+        model_folder: str | Path,
+        model_config: ModelConfig,
+        optim_config: OptimConfig,
+        parallel: DataParallel | None = None,
+    ):
         model_config.validate()
         optim_config.validate()
         self.folder, self.config, self.optim = str(resolve(model_folder)), model_config, optim_config
@@ -83,7 +62,10 @@ class Policy:
         base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self._accepted = accepted_arguments(base)
         self._trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        self._parallel = parallel or DataParallel()
+        self._training = self._parallel.wrapped(self.model)
         self._reference: nn.Module | None = None
+        self._begun: BegunStep | None = None
         self._optimizer = torch.optim.AdamW(
             self._trained.values(),
             lr=optim_config.lr,
@@ -123,18 +105,34 @@ class Policy:
         """`algo.updates_per_step` optimizer steps on the batch, in micro-batches whose gradients add up to that of
         the whole.
 
-        `temperature` is the one that the responses were sampled at. `before_change` is called once, when all gradients
-        of the first update are there and right before the parameters move.
+        `temperature` is the one that the responses were sampled at. `before_change` is called between the two halves:
+        the gradient of the first update is there, and the parameters are about to move.
 
         Raises:
             RunError: the gradient is not finite; the parameters are then those before that update.
         """
+        self.begin_step(batch, algo, temperature)
+        before_change()
+        return self.finish_step()
+
+    def begin_step(self, batch: TrainBatch, algo: AlgoConfig, temperature: float) -> None:
+        """The first half of `train_step`: the gradient of the first update. No parameter moves, and a step that was
+        begun before is forgotten."""
         if algo.kl_coef and batch.ref_logprobs_BT is None:
             batch = replace(batch, ref_logprobs_BT=self.reference_logprobs(batch, temperature))
-        calls = [before_change, *[_nothing] * (algo.updates_per_step - 1)]
-        updates = [self._update(batch, algo, temperature, call) for call in calls]
+        self._begun = BegunStep(batch, algo, temperature, self._gradient(batch, algo, temperature))
+
+    def finish_step(self) -> TrainStats:
+        """The second half: the first update, and those behind it."""
+        assert self._begun is not None, "begin_step comes first"
+        step, self._begun = self._begun, None
+        self._optimizer.step()
+        updates = [step.figures]
+        for _ in range(step.algo.updates_per_step - 1):
+            updates.append(self._gradient(step.batch, step.algo, step.temperature))
+            self._optimizer.step()
         means = {name: sum(stats[name] for stats in updates) / len(updates) for name in updates[0]}
-        return TrainStats(**means, tokens=int(batch.live_BT.sum()))
+        return TrainStats(**means, tokens=self._tokens(step.batch))
 
     def export_weights(self) -> WeightExport:
         """Copies on the CPU in the form that a sampler takes: PEFT's names for an adapter, the model's own
@@ -177,24 +175,22 @@ class Policy:
                 parameter.copy_(saved[name])
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
-    def _update(
-        self, batch: TrainBatch, algo: AlgoConfig, temperature: float, before_change: Callable[[], None]
-    ) -> dict[str, float]:
-        """One optimizer step; returns the figures of TrainStats but the number of tokens."""
-        weights_BT = token_weights(
-            algo.aggregation, batch.response_mask_BT, batch.weights_B, constant_length=algo.constant_length
-        )
+    def _gradient(self, batch: TrainBatch, algo: AlgoConfig, temperature: float) -> dict[str, float]:
+        """The gradient of one update, bounded; returns the figures of TrainStats but the number of tokens."""
+        how = {"constant_length": algo.constant_length}
+        mask_BT, rows_B = batch.response_mask_BT, batch.weights_B
+        total = self._summed(denominator(algo.aggregation, mask_BT, rows_B, **how))
+        weights_BT = token_weights(algo.aggregation, mask_BT, rows_B, **how, total=total)
         self._optimizer.zero_grad(set_to_none=True)
-        sums = torch.zeros(5)
-        for start, stop in self._cuts(batch):
+        sums, cuts = torch.zeros(5), list(self._cuts(batch))
+        for start, stop in cuts:
             part = batch.rows(start, stop).to(self.device)
             part_weights_BT = weights_BT[start:stop, : part.input_ids_BT.shape[1]].to(self.device)
-            sums += self._backward(part, part_weights_BT, algo, temperature).cpu()
+            with self._parallel.local(self._training, last=stop == cuts[-1][1]):
+                sums += self._backward(part, part_weights_BT, algo, temperature).cpu()
         grad_norm = self._clip()
-        before_change()
-        self._optimizer.step()
-        loss, *totals = sums.tolist()
-        tokens = max(1, int(batch.live_BT.sum()))
+        loss, *totals = self._summed(sums).tolist()
+        tokens = max(1, self._tokens(batch))
         kl, kl_old, clip_fraction, entropy = (total / tokens for total in totals)
         return {
             "loss": loss,
@@ -205,10 +201,16 @@ class Policy:
             "entropy": entropy,
         }
 
+    def _tokens(self, batch: TrainBatch) -> int:
+        return int(self._summed(batch.live_BT.sum()))
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        return self._parallel.summed(tensor, self.device)
+
     def _backward(self, part: TrainBatch, weights_BT: Tensor, algo: AlgoConfig, temperature: float) -> Tensor:
         """Add the gradient of a micro-batch; returns its loss and the sums over live tokens of kl, kl_old, clipped,
         -logp."""
-        logp_BT = self._logprobs(self.model, part, temperature)
+        logp_BT = self._logprobs(self._training, part, temperature)
         loss_BT, clipped_BT = clipped_loss(
             logp_BT, part.old_logprobs_BT, part.advantages_B, clip_low=algo.clip_low, clip_high=algo.clip_high
         )
@@ -217,7 +219,7 @@ class Policy:
             kl_BT = k3_divergence(logp_BT, part.ref_logprobs_BT)
             loss_BT = loss_BT + algo.kl_coef * kl_BT
         loss = (weights_BT * loss_BT).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        (loss * self._parallel.size).backward()  # type: ignore[no-untyped-call]  # of which DDP takes the mean
         with torch.no_grad():
             kl_old_BT = k3_divergence(logp_BT, part.old_logprobs_BT)
             figures = [kl_BT, kl_old_BT, clipped_BT.float(), -logp_BT]

@@ -22,28 +22,42 @@ import torch
 from torch import Tensor
 
 
-def token_weights(aggregation: str, response_mask_BT: Tensor, weights_B: Tensor, *, constant_length: int = 0) -> Tensor:
+def token_weights(
+    aggregation: str,
+    response_mask_BT: Tensor,
+    weights_B: Tensor,
+    *,
+    constant_length: int = 0,
+    total: Tensor | None = None,
+) -> Tensor:
     """What each token's loss counts for, [B, T] float32, computed once from the whole step: loss = (weights *
     loss_BT).sum().
 
     `response_mask_BT` is 1 on response tokens; `weights_B` is 0 for padding rows. A row without response tokens adds
-    nothing but counts as a row. Where nothing counts at all, every weight is 0.
+    nothing but counts as a row. Where nothing counts at all, every weight is 0. `total` is the `denominator` of the
+    whole step where these rows are but a part of it.
     """
+    if total is None:
+        total = denominator(aggregation, response_mask_BT, weights_B, constant_length=constant_length)
     mask_BT = response_mask_BT.double()
-    rows_B = weights_B.double()
-    weighted_BT = mask_BT * rows_B[:, None]
+    weighted_BT = mask_BT * weights_B.double()[:, None]
     if aggregation == "sequence_mean":
         weighted_BT = weighted_BT / mask_BT.sum(1, keepdim=True).clamp(min=1)
-        total = rows_B.sum()
-    elif aggregation == "token_mean":
-        total = weighted_BT.sum()
-    elif aggregation == "constant_length":
+    return (weighted_BT / torch.where(total > 0, total, 1.0)).float()
+
+
+def denominator(aggregation: str, response_mask_BT: Tensor, weights_B: Tensor, *, constant_length: int = 0) -> Tensor:
+    """What the sum over tokens is divided by (float64 scalar); those of the parts of a step add up to that of all."""
+    rows_B = weights_B.double()
+    if aggregation == "sequence_mean":
+        return rows_B.sum()
+    if aggregation == "token_mean":
+        return (response_mask_BT.double() * rows_B[:, None]).sum()
+    if aggregation == "constant_length":
         if constant_length < 1:
             raise ValueError(f"constant_length={constant_length}: this aggregation divides by it, so give at least 1")
-        total = rows_B.sum() * constant_length
-    else:
-        raise ValueError(f"aggregation {aggregation!r} is unknown; choose sequence_mean, token_mean or constant_length")
-    return (weighted_BT / torch.where(total > 0, total, 1.0)).float()
+        return rows_B.sum() * constant_length
+    raise ValueError(f"aggregation {aggregation!r} is unknown; choose sequence_mean, token_mean or constant_length")
 
 
 def clipped_loss(

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from tests.runs import trained
 from twinkle.errors import CheckpointError, RewardError
-from twinkle.loop import assembly
 from twinkle.loop.records import read_rows
+from twinkle.loop.rollout import RolloutWorker
 from twinkle.loop.stop import StopRequested
 from twinkle.loop.trainer import Trainer
 from twinkle.model.policy import Policy
@@ -43,9 +43,10 @@ def interrupted_once(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, *,
 @pytest.mark.parametrize(
     ("owner", "name", "saved"),
     [
-        (Policy, "train_step", 3),  # the parameters have moved: the step is finished first
+        (Policy, "finish_step", 3),  # the parameters have moved: the step is finished first
         (Trainer, "prepare", 2),  # nothing has moved yet: the step is given up
-        (assembly.RolloutWorker, "work", 2),
+        (Policy, "begin_step", 2),
+        (RolloutWorker, "work", 2),
     ],
 )
 def test_a_signal_at_any_point_saves_a_step_boundary(

@@ -1,5 +1,7 @@
 """Weights on their way: who holds what, and what happens when somebody does not."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,65 +9,87 @@ import torch
 
 from tests.runs import trained
 from twinkle.errors import WeightSyncError
+from twinkle.loop.payload import Version, WeightPayload
 from twinkle.loop.records import read_rows
-from twinkle.loop.weight_sync import PolicySampler, PublishedVersions, Version, WeightPayload, fingerprint
+from twinkle.loop.weight_sync import Arrival, PolicySampler, Probe, WeightSync
 
-TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfloat16), "c": torch.tensor(3)}
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(4, dtype=torch.bfloat16)}
+V3 = Version(0, 3)
 
 
 class Deaf:
-    """A sampler that takes weights and changes them on the way."""
+    """A sampler that takes weights and forgets them."""
 
     def update_weights(self, tensors: dict[str, torch.Tensor]) -> None:
         """Forget what came."""
 
 
-def test_the_fingerprint_depends_on_names_types_shapes_and_bytes_alone() -> None:
-    same = {name: TENSORS[name].clone() for name in reversed(TENSORS)}
-    others = [
-        {**TENSORS, "a": TENSORS["a"].reshape(3, 2)},
-        {**TENSORS, "a": TENSORS["a"].nextafter(torch.tensor(9.0))},
-        {**TENSORS, "b": TENSORS["b"].float()},
-        {"A": TENSORS["a"], "b": TENSORS["b"], "c": TENSORS["c"]},
-        {"a": TENSORS["a"], "b": TENSORS["b"]},
-    ]
+class Source:
+    """A trainer whose probes differ by ``gaps``."""
 
-    assert fingerprint(same) == fingerprint(TENSORS)
-    assert len({fingerprint(other) for other in others} | {fingerprint(TENSORS)}) == 6
+    def __init__(self, gaps: list[float]):
+        self.gaps = gaps
 
+    def export(self, version: Version) -> WeightPayload:
+        return WeightPayload.of(version, TENSORS)
 
-def test_the_fingerprint_does_not_care_how_a_tensor_lies_in_memory() -> None:
-    transposed = {"a": torch.arange(6.0).view(3, 2).t().contiguous().t()}
-
-    assert fingerprint(transposed) == fingerprint({"a": transposed["a"].contiguous()})
+    def probe_gaps(self, probes: list[Probe]) -> list[float]:
+        assert len(probes) == len(self.gaps)
+        return self.gaps
 
 
-def test_a_published_version_is_known_and_others_are_refused() -> None:
-    published, sampler = PublishedVersions(), PolicySampler(Deaf())  # type: ignore[arg-type]
-    payload = WeightPayload(Version(0, 3), TENSORS)
-    published.publish(payload, sampler)
+class Receivers:
+    """Replicas, to one of which a bit may come wrong."""
 
-    published.check(Version(0, 3), sampler.fingerprint, sample_id=7)
+    def __init__(self, policies: list[PolicySampler], *, flip: int | None = None):
+        self.policies, self.flip = policies, flip
+
+    def receive(self, payload: WeightPayload) -> list[Arrival]:
+        flipped = replace(payload, tensors={**payload.tensors, "a": -payload.tensors["a"]})
+        return [
+            policy.receive(flipped if index == self.flip else payload) for index, policy in enumerate(self.policies)
+        ]
+
+    def probe(self) -> list[Probe]:
+        return [Probe([1], [2], [-0.5]) for _ in self.policies]
+
+
+def synced(gaps: list[float], *, flip: int | None = None) -> tuple[WeightSync, list[PolicySampler]]:
+    policies = [PolicySampler(Deaf()) for _ in gaps]  # type: ignore[arg-type]
+    return WeightSync(Source(gaps), Receivers(policies, flip=flip), 1e-4), policies
+
+
+def test_a_published_version_is_known_at_every_sampler_and_others_are_refused() -> None:
+    sync, policies = synced([0.0, 5e-5])
+    figures = sync.publish(V3)
+    digest = policies[0].fingerprint
+
+    assert [(policy.version, policy.fingerprint) for policy in policies] == [(V3, digest)] * 2
+    assert figures.probe_gap == 5e-5
+    assert 0 < figures.sync_hash_seconds < figures.sync_seconds
+    sync.published.check(V3, digest, sample_id=7)
     with pytest.raises(WeightSyncError, match=r"Sample 7 was made by version 0\.4, which this trainer never published"):
-        published.check(Version(0, 4), sampler.fingerprint, sample_id=7)
+        sync.published.check(Version(0, 4), digest, sample_id=7)
     with pytest.raises(WeightSyncError, match="its sampler holds other weights"):
-        published.check(Version(0, 3), "0" * 32, sample_id=7)
+        sync.published.check(V3, "0" * 32, sample_id=7)
     with pytest.raises(WeightSyncError, match="never published"):
-        published.check(Version(1, 3), sampler.fingerprint, sample_id=7)
+        sync.published.check(Version(1, 3), digest, sample_id=7)
 
 
-class Bitrot(PolicySampler):
-    """A receiver to which one bit comes wrong."""
+def test_weights_that_change_on_the_way_are_noticed_before_they_are_loaded() -> None:
+    sync, policies = synced([0.0, 0.0], flip=1)
 
-    def receive(self, payload: WeightPayload) -> str:
-        """As PolicySampler, after a flip."""
-        flipped = {**payload.tensors, "a": -payload.tensors["a"]}
-        return super().receive(WeightPayload(payload.version, flipped))
+    with pytest.raises(WeightSyncError, match=r"a was sent as .* nothing was loaded"):
+        sync.publish(V3)
+    assert policies[1].version is None
 
 
-def test_weights_that_change_on_the_way_are_noticed() -> None:
-    with pytest.raises(WeightSyncError, match="changed on their way"):
-        PublishedVersions().publish(WeightPayload(Version(0, 0), TENSORS), Bitrot(Deaf()))  # type: ignore[arg-type]
+@pytest.mark.parametrize("gap", [2e-4, math.nan])
+def test_a_sampler_that_answers_the_probe_otherwise_is_named(gap: float) -> None:
+    sync, _ = synced([0.0, gap])
+
+    with pytest.raises(WeightSyncError, match=r"Sampler 1 of 2 answers the probe after the sync of version 0\.3"):
+        sync.publish(V3)
 
 
 def test_a_skipped_sync_is_caught_by_the_log_probs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,10 +101,10 @@ def test_a_skipped_sync_is_caught_by_the_log_probs(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(PolicySampler, "load", skip_one)
 
-    with pytest.raises(WeightSyncError, match=r"of version 0\.2: the sampler's log-probs differ"):
+    with pytest.raises(WeightSyncError, match=r"answers the probe after the sync of version 0\.2"):
         trained(tmp_path, "loop.steps=4", "data.held_out_prompts=4")
     rows = read_rows(tmp_path / "latest" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [1, 2]
+    assert [row["step"] for row in rows] == [1]
     assert max(row["logp_diff_max"] for row in rows) <= 1e-5
 
 

@@ -1,4 +1,4 @@
-from twinkle.loop.assembly import sampling_params
+from twinkle.loop.parts import sampling_params
 from twinkle.sampler.config import SamplerConfig
 
 

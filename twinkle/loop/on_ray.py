@@ -1,0 +1,59 @@
+"""What a run holds on Ray: device groups for its workers, and the queue's controller as an actor."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+import twinkle
+from transfer_queue import TransferQueueController
+from twinkle.config import TrainConfig
+from twinkle.errors import ConfigError
+from twinkle.infra import DeviceGroup
+
+SAMPLER, TRAINER, REWARD = "sampler", "trainer", "reward"
+QUEUE_S = 60.0
+
+
+def device_groups(config: TrainConfig) -> list[DeviceGroup]:
+    """The groups of a run, sized by its meshes."""
+    infra, mesh, device = config.infra, config.mesh, config.model.device.partition(":")[0]
+    groups = [
+        infra.trainer.group(TRAINER, mesh.trainer_dp, device),
+        infra.sampler.group(SAMPLER, mesh.sampler_ranks, device),
+    ]
+    return [*groups, infra.reward.group(REWARD, mesh.reward_ranks, "cpu")] if mesh.reward_ranks else groups
+
+
+@contextmanager
+def groups_on_ray(config: TrainConfig) -> Iterator[None]:
+    """The device groups of a run are set apart while the block runs; a Ray that it had to start ends with it.
+
+    Raises:
+        ConfigError: the cluster has not got the ranks, or has several machines and a queue of one.
+    """
+    twinkle.initialize("ray", device_groups(config), address=config.infra.address, timeout_s=config.infra.timeout_s)
+    try:
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        if nodes > 1 and config.queue.storage != "ray":
+            raise ConfigError(
+                f"the Ray cluster has {nodes} machines, but queue.storage={config.queue.storage} is for one: set "
+                "queue.storage=ray."
+            )
+        yield
+    finally:
+        twinkle.initialize("local")
+
+
+@contextmanager
+def queue_on_ray(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The controller_info of a queue whose controller is an actor without a CPU, on the machine of this process."""
+    actor = TransferQueueController.remote(**options)
+    try:
+        yield ray.get(actor.get_info.remote(), timeout=QUEUE_S)
+    finally:
+        try:
+            ray.get(actor.stop.remote(), timeout=QUEUE_S)
+        finally:
+            ray.kill(actor)

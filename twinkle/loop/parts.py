@@ -1,0 +1,118 @@
+"""The workers of a run, made from its configuration: in this process, or one on each rank of a device group."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from twinkle import hub
+from twinkle.config import TrainConfig
+from twinkle.data.base import Prompt
+from twinkle.data_format import SamplingParams
+from twinkle.infra import DeviceMesh, current_rank, current_runtime, remote_class, torch_environment
+from twinkle.loop.queue_time import TimedClient
+from twinkle.loop.rollout import RolloutWorker
+from twinkle.loop.trainer import Trainer
+from twinkle.loop.weight_sync import PolicySampler
+from twinkle.model.data_parallel import DataParallel
+from twinkle.model.policy import Policy
+from twinkle.sampler.build import make_sampler
+from twinkle.sampler.config import SamplerConfig
+
+
+def prepare_process(config: TrainConfig) -> None:
+    """Settings of torch that hold for a whole process."""
+    # transformers asks torch.fx whether it is being traced, and torch.fx answers with a warning to everybody
+    logging.getLogger("torch.fx._symbolic_trace").setLevel(logging.ERROR)
+    if config.infra.threads:
+        torch.set_num_threads(config.infra.threads)
+
+
+@remote_class(actors="replica")
+class RolloutReplica(RolloutWorker):
+    """A rollout worker with a sampler of its own."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        queue: Mapping[str, Any],
+        probe_prompt: Prompt,
+        device_mesh: DeviceMesh | None = None,
+        remote_group: str | None = None,
+    ):
+        prepare_process(config)
+        sampler = make_sampler(config.sampler, config.model, _here(config, folder), device_mesh, remote_group)
+        sampler.set_template(config.template.name, **config.template.arguments())
+        super().__init__(
+            client=TimedClient(f"rollout-{current_rank().data_rank}", queue),
+            policy=PolicySampler(sampler),
+            params=sampling_params(config.sampler, sampler.template.turn_end_ids),
+            samples_per_prompt=config.loop.samples_per_prompt,
+            queue=config.queue,
+            probe_prompt=probe_prompt,
+        )
+
+    def close(self) -> None:
+        """End the sampler, and leave the queue."""
+        self.policy.sampler.close()
+        self.client.close()
+
+
+@remote_class
+class TrainerRank(Trainer):
+    """A trainer with a policy of its own: all data-parallel ranks in turns, or one of several that meet."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        queue: Mapping[str, Any],
+        device_mesh: DeviceMesh | None = None,
+        remote_group: str | None = None,
+    ):
+        prepare_process(config)
+        dp, model, self._parallel = config.mesh.trainer_dp, config.model, None
+        if remote_group is not None and dp > 1:
+            self._parallel = DataParallel.meet(torch_environment(), current_runtime().group(remote_group).device_type)
+        if remote_group is not None:
+            model = replace(model, device=current_runtime().group(remote_group).device_type)
+        mine = current_rank().data_rank
+        super().__init__(
+            client=TimedClient(f"train-{mine}", queue),
+            policy=Policy(_here(config, folder), model, config.optim, self._parallel),
+            algo=config.algo,
+            temperature=config.sampler.temperature,
+            dp_size=dp,
+            ranks=range(mine, mine + 1) if self._parallel else range(dp),
+            samples_every=config.loop.samples_every,
+            samples_kept=config.loop.samples_kept,
+            queue=config.queue,
+        )
+
+    def close(self) -> None:
+        """Leave the queue, and the other ranks."""
+        self.client.close()
+        if self._parallel is not None:
+            self._parallel.close()
+
+
+def sampling_params(config: SamplerConfig, turn_end_ids: Sequence[int] = ()) -> SamplingParams:
+    """What the rollout asks of its sampler; the seed comes with each prompt. Responses stop at ``turn_end_ids`` too,
+    unless the model's EOS is ignored."""
+    stop_token_ids = [*config.stop_token_ids, *([] if config.ignore_eos else turn_end_ids)]
+    return SamplingParams(
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        stop=list(config.stop) or None,
+        stop_token_ids=stop_token_ids or None,
+        ignore_eos=config.ignore_eos,
+    )
+
+
+def _here(config: TrainConfig, folder: Path) -> Path:
+    """The model's folder; on another machine than the one that found it, where the hub puts it."""
+    return folder if folder.is_dir() else hub.resolve(config.model.id, settings=config.hub)
