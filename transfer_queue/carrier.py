@@ -96,7 +96,7 @@ class Carrier:
             self._tell(ask.body)
         if ask.maps:
             return self._exchange_apart(ask)
-        connection = self._take()
+        connection = self._take() if ask.after is None else Connection(self._info, after=ask.after)
         try:
             self._tell_ended(connection)
             if ask.expected is None:
@@ -106,6 +106,8 @@ class Carrier:
             self._tell_ended(connection)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
+            if ask.unheard is not None:
+                ask.unheard(connection.session, connection.sequence)
             raise
         self._give_back(connection)
         return _checked(ask, reply), frames
@@ -135,13 +137,15 @@ class Carrier:
         if ask.expected is None:
             self._tell(ask.body)
             return None, []
-        connection = self._take_async()
+        connection = self._take_async() if ask.after is None else AsyncConnection(self._info, after=ask.after)
         try:
             await self._tell_ended_async(connection)
             reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
             await self._tell_ended_async(connection)
         except BaseException:
             connection.close()
+            if ask.unheard is not None:
+                ask.unheard(connection.session, connection.sequence)
             raise
         with self._lock:
             if not self._closed:

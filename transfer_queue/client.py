@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -30,7 +31,7 @@ from transfer_queue.ledger.request import check_seconds
 from transfer_queue.meta import BatchMeta
 from transfer_queue.peeking import Peeked, readable
 from transfer_queue.samplers.travel import SamplerLike, spec_of
-from transfer_queue.storage.base import MemoryPlane, Plane, are_roots_inside
+from transfer_queue.storage.base import MemoryPlane, Plane, Stored, are_roots_inside
 from transfer_queue.transport.address import address_of
 
 NOT_PUT = (BackPressureError, FieldError, GroupError, LeaseError, StepClearedError)
@@ -56,6 +57,7 @@ class TransferQueueClient(Carrier):
         self._call_timeout_s = call_timeout_s
         super().__init__(controller_info)
         self._plane = self._make_plane()
+        self._unheard: deque[tuple[int, int, Stored]] = deque()
 
     def close(self) -> None:
         """Close the connections; may be called twice. Leases and values stay until they are over."""
@@ -98,11 +100,13 @@ class TransferQueueClient(Carrier):
 
         inside = metadata is None and self._info.get("durable") is True and are_roots_inside(rows, frames)
         plane = MemoryPlane() if inside else self._plane
+        yield from self._settle_unheard()
         for last_try in (False, True):
             stored = yield from plane.store(frames, timeout_s)
+            unheard = self._noting(stored) if stored.extents else None
             body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents, done)
             try:
-                reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits)
+                reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits, unheard=unheard)
                 break
             except NOT_PUT:
                 stored.discard()
@@ -114,6 +118,22 @@ class TransferQueueClient(Carrier):
         if metadata is not None:
             return metadata.with_fields(names)
         return BatchMeta(reply.indexes, names, reply.steps, reply.group_ids)
+
+    def _noting(self, stored: Stored) -> Callable[[int, int], None]:
+        return lambda session, sequence: self._unheard.append((session, sequence, stored))
+
+    def _settle_unheard(self) -> Steps[None]:
+        """Find out what became of puts whose answer was never heard: the room of those that were not done is free."""
+        for _ in range(len(self._unheard)):
+            session, sequence, stored = self._unheard.popleft()
+            body, waits = wire.GiveUp(sequence), lambda: "asking what became of an earlier put waited"
+            try:
+                reply, _ = yield Ask(wire.Done, body, (), self._call_timeout_s, waits, after=(session, sequence))
+            except BaseException:
+                self._unheard.append((session, sequence, stored))
+                raise
+            if not reply.changed:
+                stored.discard()
 
     def _get_meta(
         self,
@@ -304,6 +324,7 @@ class TransferQueueClient(Carrier):
 
     def _begin_anew(self) -> None:
         super()._begin_anew()
+        self._unheard.clear()
         self._plane = self._make_plane()
 
     def _make_plane(self) -> Plane:

@@ -35,17 +35,21 @@ class _Caller:
     A forked child that uses it has a session and a connection of its own.
     """
 
-    def __init__(self, info: Mapping[str, Any], longest: int = LONGEST_MESSAGE) -> None:
+    def __init__(
+        self, info: Mapping[str, Any], longest: int = LONGEST_MESSAGE, after: tuple[int, int] | None = None
+    ) -> None:
         self._address, self._longest = address_of(info), longest
         self._connect_s = CONNECT_S if self._address.path is not None else CONNECT_TCP_S
         self._begin_session()
+        if after is not None:
+            self.session, self.sequence = after
         _callers.add(self)
 
     def _begin_session(self) -> None:
-        self.session, self._sequence = secrets.randbits(63), 0
+        self.session, self.sequence = secrets.randbits(63), 0
 
     def _message(self, client: str, body: wire.Body, frames: Sequence[Frame]) -> list[Frame]:
-        self._sequence += 1
+        self.sequence += 1
         return self._again(client, body, frames, 0.0)
 
     def _again(self, client: str, body: wire.Body, frames: Sequence[Frame], waited_s: float) -> list[Frame]:
@@ -53,7 +57,7 @@ class _Caller:
         if waited_s and isinstance(body, wire.Put | wire.GetMeta | wire.Recycle):
             body = msgspec.structs.replace(body, timeout_s=max(0.0, body.timeout_s - waited_s))
         try:
-            header = wire.encode(wire.Request(self._sequence, client, body, self.session))
+            header = wire.encode(wire.Request(self.sequence, client, body, self.session))
         except (TypeError, OverflowError, UnicodeEncodeError) as error:
             raise ConfigurationError(f"{type(body).__name__} has an argument that cannot be sent: {error}") from error
         return [header, *frames]
@@ -63,7 +67,7 @@ class _Caller:
         answer = wire.decode_reply(parts[0])
         if answer.sequence == 0:
             self.close()
-        elif answer.sequence != self._sequence:
+        elif answer.sequence != self.sequence:
             return None
         return answer.body, parts[1:]
 
@@ -109,8 +113,10 @@ class Connection(_Caller):
     the same session and sequence number, until the call's deadline.
     """
 
-    def __init__(self, info: Mapping[str, Any], longest: int = LONGEST_MESSAGE) -> None:
-        super().__init__(info, longest)
+    def __init__(
+        self, info: Mapping[str, Any], longest: int = LONGEST_MESSAGE, after: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(info, longest, after)
         self._channel: Channel | None = None
 
     @property
@@ -179,8 +185,10 @@ class Connection(_Caller):
 class AsyncConnection(_Caller):
     """The same for asyncio: one call at a time, of one event loop. A call that is cancelled hangs up."""
 
-    def __init__(self, info: Mapping[str, Any], longest: int = LONGEST_MESSAGE) -> None:
-        super().__init__(info, longest)
+    def __init__(
+        self, info: Mapping[str, Any], longest: int = LONGEST_MESSAGE, after: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(info, longest, after)
         self._channel: AsyncChannel | None = None
         self._busy = False
 

@@ -19,6 +19,8 @@ class Ask:
     """One request: its body and frames, the reply that is expected, how long it may take, and what it waits for.
 
     Where no reply is `expected`, the message is sent and that is all. `maps`: what is read stays mapped after the call.
+    `unheard` is told the session and the number of a request whose answer was never heard; `after` these, in their
+    session, another may be asked.
     """
 
     expected: type[wire.ReplyBody] | None
@@ -27,6 +29,8 @@ class Ask:
     timeout_s: float
     waits: Callable[[], str]
     maps: bool = False
+    unheard: Callable[[int, int], None] | None = None
+    after: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

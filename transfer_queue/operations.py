@@ -102,6 +102,12 @@ class RemoveSegment(msgspec.Struct, tag="remove", array_like=True, frozen=True):
     segment: int
 
 
+class GaveUp(msgspec.Struct, tag="gave_up", array_like=True, frozen=True):
+    """A caller asked whether an earlier request of its session was carried out; from now on it will not be."""
+
+    done: bool
+
+
 class Lose(msgspec.Struct, tag="lose", array_like=True, frozen=True):
     """The storage of these segments died."""
 
@@ -119,8 +125,8 @@ class Register(msgspec.Struct, tag="register", array_like=True, frozen=True):
 
 Operation = (
     Begin | Restored | PutRows | Take | Choose | Undo | wire.Ack | wire.Release | wire.Extend | wire.Drop | DropRows
-    | wire.Clear | wire.Rollback | Read | Expire | AttachSegment | GiveRanges | AbandonSegments | RemoveSegment | Lose
-    | Register
+    | wire.Clear | wire.Rollback | Read | Expire | AttachSegment | GiveRanges | AbandonSegments | RemoveSegment | GaveUp
+    | Lose | Register
 )  # fmt: skip
 
 

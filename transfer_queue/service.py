@@ -85,6 +85,7 @@ class Service:
             wire.Attach: self._attach,
             wire.Detach: self._detach,
             wire.Recycle: self._recycle,
+            wire.GiveUp: self._give_up,
             wire.Locate: self._locate,
             wire.Lost: self._lost,
             wire.Clear: self._change,
@@ -279,6 +280,13 @@ class Service:
         check_seconds("timeout_s", body.timeout_s)
         now = self.recorder.now()
         self.serving.add_recycler(Recycler(caller, now, now + body.timeout_s, body.segments))
+
+    def _give_up(self, caller: Caller, body: wire.GiveUp, _: Sequence[wire.Frame]) -> None:
+        if not caller.session or body.sequence >= caller.sequence:
+            raise ProtocolError(f"request {caller.sequence} gives up request {body.sequence}, which is none before it")
+        self.serving.forget(lambda waiter: waiter.caller.session == caller.session)
+        done = self.state.sessions.may_have_done(caller.session, body.sequence)
+        self._replies.reply(caller, self.recorder.do(caller, op.GaveUp(done)))
 
     def _locate(self, caller: Caller, body: wire.Locate, _: Sequence[wire.Frame]) -> None:
         known = self.catalog.segments.known

@@ -26,6 +26,13 @@ class Sessions:
             raise ProtocolError(f"request {sequence} of a session came behind request {known[0]}: it was given up")
         return known[1]
 
+    def may_have_done(self, session: int, sequence: int) -> bool:
+        """Whether this request was carried out, or so many sessions are known that this one may have been forgotten."""
+        known = self.answers.get(session)
+        if known is None:
+            return len(self.answers) >= REMEMBERED // 2
+        return known[0] >= sequence
+
     def note(self, session: int, sequence: int, answer: wire.ReplyBody) -> None:
         """This request was carried out."""
         if session:

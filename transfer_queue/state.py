@@ -45,6 +45,7 @@ class QueueState:
             op.GiveRanges: self._give,
             op.AbandonSegments: self._abandon,
             op.RemoveSegment: self._remove,
+            op.GaveUp: self._gave_up,
             op.Lose: self._lose,
             op.Register: self._register,
         }
@@ -175,6 +176,9 @@ class QueueState:
     def _remove(self, operation: op.RemoveSegment) -> wire.ReplyBody:
         self.catalog.segments.remove(operation.segment)
         return DONE
+
+    def _gave_up(self, operation: op.GaveUp) -> wire.ReplyBody:
+        return wire.Done(operation.done)
 
     def _lose(self, operation: op.Lose) -> wire.ReplyBody | None:
         unknown = [number for number in operation.segments if number not in self.catalog.segments.known]

@@ -132,6 +132,13 @@ class Recycle(msgspec.Struct, tag="recycle", array_like=True, frozen=True):
     timeout_s: float = 0.0
 
 
+class GiveUp(msgspec.Struct, tag="give_up", array_like=True, frozen=True):
+    """The caller heard no answer to this earlier request of its session: `Done.changed` says whether it was carried
+    out, or may have been. If not, it never will be, should it still come."""
+
+    sequence: int
+
+
 class Locate(msgspec.Struct, tag="locate", array_like=True, frozen=True):
     """Where these segments lie."""
 
@@ -209,7 +216,7 @@ class RegisterSampler(msgspec.Struct, tag="register_sampler", array_like=True, f
 
 
 Body = (
-    Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | Locate | Lost
+    Put | GetMeta | GetData | EndRead | Attach | Detach | Recycle | GiveUp | Locate | Lost
     | Ack | Release | Extend | Drop | Clear | Rollback | Checkpoint | Why | GetStats | Survey | Peek | RegisterSampler
 )  # fmt: skip
 

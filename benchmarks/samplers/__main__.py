@@ -1,6 +1,6 @@
 """``make bench-samplers``: TorchSampler, vLLMSampler and device groups, to ``benchmarks/results/samplers``.
 
-    python -m benchmarks.samplers [torch | vllm | groups ...]
+python -m benchmarks.samplers [torch | vllm | groups ...]
 """
 
 import sys
@@ -27,7 +27,11 @@ def main(names: list[str]) -> int:
         print(f"{name} ...", flush=True)
         figures += PARTS[name]()
     stem = "samplers" if not names else "samplers-part"
-    print(write(stem, "Samplers and device groups", " ".join(["python -m benchmarks.samplers", *names]), figures).read_text())
+    print(
+        write(
+            stem, "Samplers and device groups", " ".join(["python -m benchmarks.samplers", *names]), figures
+        ).read_text()
+    )
     return int(not all(figure.reached for figure in figures))
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 import twinkle.sampler
 from tests.documents.guide import DOCS, Section, sections
+from tests.twinkle.sampler.vllm.conftest import NO_VLLM
 from twinkle import errors
 from twinkle.data_format import SamplingParams
 
@@ -41,6 +43,8 @@ def test_the_examples_of_a_section_run_as_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if section.title == "vLLMSampler" and find_spec("vllm") is None:
+        pytest.skip(NO_VLLM)
     section.run(request, folder, monkeypatch, namespace)
 
     assert section.broken(PROMISE, capsys.readouterr().out) == []

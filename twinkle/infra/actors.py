@@ -15,7 +15,7 @@ from twinkle.errors import InfraError
 from twinkle.infra.collect import collected
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.dispatch import Call, dispatched
-from twinkle.infra.host import URGENT, Machine
+from twinkle.infra.host import CONTROL, URGENT, Machine
 from twinkle.infra.layout import Layout
 from twinkle.infra.remote import RemoteFunction
 from twinkle.infra.waiting import Expected, connection, reason
@@ -98,7 +98,7 @@ class Actors:
         if not self.closed:
             self.closed = True
             if connection() == self._connection:
-                closing = [actor.close.options(concurrency_group=URGENT).remote() for actor in self.handles]
+                closing = [actor.close.options(concurrency_group=CONTROL).remote() for actor in self.handles]
                 ray.wait(closing, num_returns=len(closing), timeout=CLOSE_S)
                 for index, (actor, its_closing) in enumerate(zip(self.handles, closing, strict=True)):
                     self._say_unless_closed(index, its_closing)

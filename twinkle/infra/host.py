@@ -15,9 +15,11 @@ from twinkle.infra.device_group import RESOURCES
 from twinkle.infra.rank import Rank, become, hold_port
 from twinkle.infra.runtime import Runtime, set_runtime
 
-URGENT = "urgent"
-"""The threads that serve what may not wait for calls in flight."""
-URGENT_THREADS = 2
+URGENT, CONTROL = "urgent", "control"
+THREADS = {URGENT: 8, CONTROL: 2}
+"""Threads of their own for methods declared urgent, and for ending streams and objects, which waits for nothing."""
+
+_END = object()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +104,11 @@ class Host:
             items = iter(getattr(self._object, name)(*args, **kwargs))
             self._streams[stream] = items
             try:
-                for item in items:
-                    if stream in self._ended:
+                while stream not in self._ended:
+                    item = next(items, _END)
+                    if item is _END or stream in self._ended:
                         break
                     yield item
-                    if stream in self._ended:
-                        break
             finally:
                 self._close_stream(stream)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told

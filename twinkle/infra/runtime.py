@@ -30,7 +30,8 @@ class Runtime:
     def group(self, name: str) -> DeviceGroup:
         """The group of that name; an unknown one is a ConfigError that lists the known ones."""
         if name not in self.groups:
-            known = ", ".join(map(repr, self.groups)) or "none: call twinkle.initialize('local', groups=[...]) first"
+            first = f"none: call twinkle.initialize({self.mode!r}, groups=[...]) first"
+            known = ", ".join(map(repr, self.groups)) or first
             raise ConfigError(f"unknown device group {name!r}; known groups: {known}")
         return self.groups[name]
 
@@ -65,8 +66,8 @@ def initialize(
     """
     global _runtime
     one_of("mode", mode, MODES)
-    by_name = _by_name(groups)
-    by_name = {group.name: group for group in with_aliases(by_name.values(), aliases_in(os.environ))}
+    _require_seconds(timeout_s=timeout_s, call_timeout_s=call_timeout_s)
+    by_name = {each.name: each for each in with_aliases(_by_name(groups).values(), aliases_in(os.environ))}
     if mode == "local":
         _require_one_rank(by_name.values())
         previous, _runtime = _runtime, Runtime(mode, MappingProxyType(by_name))
@@ -89,6 +90,12 @@ def set_runtime(runtime: Runtime) -> None:
     """Make this the runtime of the process; for actors."""
     global _runtime
     _runtime = runtime
+
+
+def _require_seconds(**deadlines: float) -> None:
+    for name, seconds in deadlines.items():
+        if not seconds > 0:
+            raise ConfigError(f"{name} of initialize is {seconds!r}; it must be a number of seconds > 0")
 
 
 def _by_name(groups: Iterable[DeviceGroup]) -> dict[str, DeviceGroup]:

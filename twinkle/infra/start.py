@@ -4,6 +4,7 @@ import inspect
 import secrets
 import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import ray
@@ -14,7 +15,7 @@ from twinkle.infra.cluster import Cluster, Reservation
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.garbage import close_soon
 from twinkle.infra.handle import Handle
-from twinkle.infra.host import URGENT, URGENT_THREADS, Host
+from twinkle.infra.host import THREADS, Host
 from twinkle.infra.layout import Layout, named
 from twinkle.infra.placement import plan, seats
 from twinkle.infra.rank import Rank
@@ -26,7 +27,7 @@ START_S = 120.0
 BUILD_S = 1800.0
 """How long the objects may take to be built, e.g. to load their model."""
 
-HostActor = ray.remote(concurrency_groups={URGENT: URGENT_THREADS})(Host)
+HostActor = ray.remote(concurrency_groups=THREADS)(Host)
 
 
 def start(cls: type[Any], bound: inspect.BoundArguments, group: DeviceGroup, cluster: Cluster) -> Handle:
@@ -35,20 +36,13 @@ def start(cls: type[Any], bound: inspect.BoundArguments, group: DeviceGroup, clu
     layout = Layout(bound.arguments["device_mesh"], spec.actors == "replica")
     if layout.whole_replicas:
         bound.arguments["device_mesh"] = layout.mesh.replica
-    reservation = cluster.claim(group, plan(group, layout.ranks_per_actor), cls.__name__)
-    try:
-        hosts = _hosts(cls, spec, reservation, layout)
-        actors = Actors(cls, group, layout, hosts, [], cluster.call_timeout_s)
+    with ExitStack() as undo:
+        reservation = cluster.claim(group, plan(group, layout.ranks_per_actor), cls.__name__)
+        undo.callback(cluster.release, reservation)
+        actors = Actors(cls, group, layout, _hosts(cls, spec, reservation, layout), [], cluster.call_timeout_s)
+        undo.callback(actors.close)
         _build(actors, bound, cluster.env)
-    except BaseException:
-        cluster.release(reservation)
-        raise
-
-    def close() -> None:
-        if not actors.closed:
-            actors.close()
-            cluster.release(reservation)
-
+        close = undo.pop_all().close
     handle = Handle(actors, close)
     cluster.objects.add(handle)
     weakref.finalize(handle, close_soon, close).atexit = False

@@ -12,7 +12,7 @@ from ray.exceptions import RayError
 from twinkle.errors import RemoteTimeoutError
 from twinkle.infra.actors import Actors
 from twinkle.infra.dispatch import Call
-from twinkle.infra.host import URGENT
+from twinkle.infra.host import CONTROL
 from twinkle.infra.remote import RemoteFunction
 from twinkle.infra.waiting import fail
 
@@ -80,7 +80,7 @@ class RemoteStream(Iterator[Any]):
         self._closed = True
         actors = [self._actors.handles[actor] for actor, _, _ in self._open.values()]
         self._open = {}
-        return [actor.end_stream.options(concurrency_group=URGENT).remote(self._id) for actor in actors]
+        return [actor.end_stream.options(concurrency_group=CONTROL).remote(self._id) for actor in actors]
 
     def _ready(self, deadline: float) -> Any:
         left = max(0.0, deadline - time.monotonic())

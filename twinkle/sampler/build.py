@@ -18,10 +18,13 @@ def make_sampler(
     """A sampler on the model in ``folder``, with room for the one adapter that is trained, or for none; on
     ``model.device``, or on the devices of a group."""
     if config.engine == "torch":
+        from twinkle.model.attention import FLOAT64
+        from twinkle.model.loading import attention_of
         from twinkle.sampler.torch_sampler import TorchSampler
 
         device = model.device if remote_group is None else None
-        return TorchSampler(folder, device_mesh, remote_group, device=device, dtype=model.dtype)
+        exact = attention_of(model) == FLOAT64  # as the trainer attends, so that both get the same log-probs
+        return TorchSampler(folder, device_mesh, remote_group, device=device, dtype=model.dtype, exact_attention=exact)
     from twinkle.sampler.vllm_sampler import vLLMSampler
 
     return vLLMSampler(

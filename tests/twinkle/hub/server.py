@@ -71,7 +71,8 @@ class HubServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
+        """Storage has another host's name, as a CDN has: clients send no token there, and look for no commit."""
+        return f"http://{'127.0.0.1' if self.storage else 'localhost'}:{self.server_port}"
 
     def asked(self, part: str, method: str = "GET") -> list[dict[str, str]]:
         """Headers of the requests whose path has ``part`` in it."""

@@ -141,13 +141,14 @@ def test_a_download_that_is_cut_goes_on_where_it_was(hub: HubServer, storage: Hu
     assert 0 < int(second["Range"].removeprefix("bytes=").rstrip("-")) <= 200_000
 
 
-def test_a_broken_file_is_refused_and_not_kept(hub: HubServer, scheme: str) -> None:
-    hub.faults.corrupt = {"model.safetensors"}
-    with pytest.raises(DownloadError, match=r"model\.safetensors arrived broken.*removed"):
+@pytest.mark.parametrize("path", ["model.safetensors", "tokenizer.json"])
+def test_a_broken_file_is_refused_and_not_kept(hub: HubServer, scheme: str, path: str) -> None:
+    hub.faults.corrupt = {path}
+    with pytest.raises(DownloadError, match=rf"{path} arrived broken.*removed"):
         resolve(f"{scheme}://org/model")
     hub.faults.corrupt = set()
 
-    assert (resolve(f"{scheme}://org/model") / "model.safetensors").read_bytes() == WEIGHTS
+    assert (resolve(f"{scheme}://org/model") / path).read_bytes() == hub.repositories["org/model"].files[path]
 
 
 def test_a_silent_hub_ends_in_time(hub: HubServer, scheme: str) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twinkle.errors import ConfigError, ModelNotFoundError
@@ -109,11 +109,13 @@ PART = st.from_regex(r"[A-Za-z0-9_]([A-Za-z0-9_.]{0,8}[A-Za-z0-9_])?", fullmatch
 REVISION = st.one_of(st.none(), PART, st.builds(lambda a, b: f"{a}/{b}", PART, PART))
 
 
+@settings(deadline=None)
 @given(st.builds(Address, st.sampled_from(["hf", "ms"]), st.builds(lambda a, b: f"{a}/{b}", PART, PART), REVISION))
 def test_an_address_is_what_it_spells(address: Address) -> None:
     assert parse(str(address)) == address
 
 
+@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_an_address_a_path_or_a_sentence(text: str) -> None:
     try:

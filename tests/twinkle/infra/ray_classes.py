@@ -5,6 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -47,11 +48,22 @@ class Ranks:
     """One actor a rank."""
 
     def __init__(self, tag: str = "", device_mesh: DeviceMesh | None = None, remote_group: str | None = None) -> None:
-        if tag == "broken":
-            raise DataError("the tag is 'broken'")
+        if tag.startswith("/"):
+            self._break_half(Path(tag))
         self.tag, self.mesh, self.group = tag, device_mesh, remote_group
         self.calls, self.events, self.gate = 0, list[str](), threading.Event()
         self.released = threading.Event()
+
+    def _break_half(self, folder: Path) -> None:
+        """Rank 1 cannot be built, once rank 0 is."""
+        if current_rank().rank == 1:
+            until((folder / "built").exists)
+            raise DataError("rank 1 is broken")
+        (folder / "built").touch()
+
+    def close(self) -> None:
+        if self.tag.startswith("/"):
+            (Path(self.tag) / "closed").touch()
 
     @remote_function(collect=lambda results, offsets: results)
     def whoami(self) -> dict[str, Any]:

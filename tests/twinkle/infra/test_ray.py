@@ -230,10 +230,12 @@ def test_objects_that_cannot_be(ranks: Ranks, make: Callable[[], object], messag
         make()
 
 
-def test_what_fails_to_be_built_leaves_its_group_free(four: None) -> None:
-    with pytest.raises(DataError, match="the tag is 'broken'") as caught:
-        Ranks("broken", remote_group="spare")
+def test_what_fails_to_be_built_is_closed_and_leaves_its_group_free(four: None, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="rank 1 is broken") as caught:
+        Ranks(str(tmp_path), remote_group="spare")
+    assert "raised at rank 1 of 2 in group 'spare'" in caught.value.__notes__[0]
     assert "Ranks(...) was called at" in caught.value.__notes__[1]
+    assert (tmp_path / "closed").exists()
 
     with Ranks("whole", remote_group="spare") as handle:
         found = handle.whoami()

@@ -59,3 +59,9 @@ def test_aliases_count_in_mode_local_too(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_groups_that_cannot_be_honoured(groups: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         twinkle.initialize("local", groups=groups)
+
+
+@pytest.mark.parametrize("name", ["timeout_s", "call_timeout_s"])
+def test_deadlines_are_positive(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} of initialize is 0; it must be a number of seconds > 0"):
+        twinkle.initialize("local", **{name: 0})

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 from tests.twinkle.sampler.conftest import load, logits_uncached
 from tests.twinkle.sampler.lora import config_of, make_adapter, weights_of
 from tests.twinkle.sampler.vllm.conftest import start
+from twinkle.model.tiny import make_tiny_opt
 from twinkle.sampler import Sampler, TorchSampler
 
 GUIDE = Path(__file__).resolve().parents[3] / "docs" / "samplers.md"
@@ -74,6 +75,13 @@ def torch_sampler(folder: Path) -> Iterator[UnderTest]:
 
 
 @contextlib.contextmanager
+def torch_sampler_of_opt(folder: Path) -> Iterator[UnderTest]:
+    """The same with learned positions, and with layers that see all tokens in a row."""
+    with torch_sampler(make_tiny_opt(folder.parent / "long_opt", max_positions=1024)) as under_test:
+        yield under_test
+
+
+@contextlib.contextmanager
 def toy_sampler(folder: Path) -> Iterator[UnderTest]:
     """The engine of docs/samplers.md, as it stands there."""
     toy = _toy_module()
@@ -119,6 +127,7 @@ def vllm_sampler(folder: Path) -> Iterator[UnderTest]:
 
 ENGINES: dict[str, Callable[[Path], AbstractContextManager[UnderTest]]] = {
     "torch": torch_sampler,
+    "torch-opt": torch_sampler_of_opt,
     "toy": toy_sampler,
     "vllm": vllm_sampler,
 }
