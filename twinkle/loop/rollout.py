@@ -17,7 +17,8 @@ from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.sharing import shared_out
 from twinkle.loop.weight_sync import Arrival, PolicySampler, Probe
 
-PROBE_TOKENS = 4
+PROBE_TOKENS = 2
+"""One from the prompt's forward pass, one from the cache of keys and values."""
 PROBE_SEED = 0x70726F6265
 PROMPT_FIELDS = ["prompt", "sample_id", "seed"]
 

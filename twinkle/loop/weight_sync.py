@@ -56,14 +56,14 @@ class SyncFigures:
     Attributes:
         sync_seconds: from the trainer's weights to the last sampler that holds them.
         sync_hash_seconds: the part of it that digests took, at the sender and at the slowest receiver.
-        probe_seconds: time for the probe, after the sync.
-        probe_gap: largest difference of a log-prob of the probe, in nats.
+        probe_seconds: time for the probe, after the sync; 0 without one.
+        probe_gap: largest difference of a log-prob of the probe, in nats; None without one.
     """
 
     sync_seconds: float
     sync_hash_seconds: float
     probe_seconds: float
-    probe_gap: float
+    probe_gap: float | None
 
 
 class PolicySampler:
@@ -126,14 +126,16 @@ class WeightSync:
         source: whose weights these are; an adapter or all of a model.
         receivers: the samplers.
         tolerance: largest gap of the probe's log-probs, in nats, that still counts as the same weights.
+        probe_every: the probe follows the syncs of every so many steps; 0: of none.
     """
 
-    def __init__(self, source: WeightSource, receivers: Receivers, tolerance: float):
-        self.source, self.receivers, self.tolerance = source, receivers, tolerance
+    def __init__(self, source: WeightSource, receivers: Receivers, tolerance: float, *, probe_every: int = 1):
+        self.source, self.receivers, self.tolerance, self.probe_every = source, receivers, tolerance, probe_every
         self.published = PublishedVersions()
 
     def publish(self, version: Version) -> SyncFigures:
-        """Give every sampler the weights as they are now, under this version, and let all of them answer the probe.
+        """Give every sampler the weights as they are now, under this version, and let all of them answer the probe when
+        it is due.
 
         Raises:
             WeightSyncError: something else arrived than was sent, or a sampler answers the probe as other weights
@@ -149,7 +151,8 @@ class WeightSync:
                 )
         self.published.remember(version, payload.fingerprint)
         synced = time.perf_counter()
-        gap = self._probe(version)
+        due = self.probe_every > 0 and version.step % self.probe_every == 0
+        gap = self._probe(version) if due else None
         hashed = payload.hash_seconds + max(arrival.hash_seconds for arrival in arrivals)
         return SyncFigures(synced - began, hashed, time.perf_counter() - synced, gap)
 

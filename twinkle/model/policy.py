@@ -66,6 +66,7 @@ class Policy:
         self._training = self._parallel.wrapped(self.model)
         self._reference: nn.Module | None = None
         self._begun: BegunStep | None = None
+        self._adapter: WeightExport | None = None  # the parameters themselves, under the names of PEFT's files
         self._optimizer = torch.optim.AdamW(
             self._trained.values(),
             lr=optim_config.lr,
@@ -138,8 +139,10 @@ class Policy:
         """Copies on the CPU in the form that a sampler takes: PEFT's names for an adapter, the model's own
         otherwise."""
         if isinstance(self.model, PeftModel):
-            tensors = get_peft_model_state_dict(self.model, save_embedding_layers=False)
-            return WeightExport(_copies(tensors), plain_adapter_config(self.model))
+            if self._adapter is None:
+                tensors = get_peft_model_state_dict(self.model, save_embedding_layers=False)
+                self._adapter = WeightExport(tensors, plain_adapter_config(self.model))
+            return WeightExport(_copies(self._adapter.tensors), self._adapter.adapter_config)
         return WeightExport(_copies(self.model.state_dict(), DTYPES[self.config.dtype]), None)
 
     def save_pretrained(self, folder: str | Path) -> None:

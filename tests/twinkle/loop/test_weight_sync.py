@@ -56,7 +56,7 @@ class Receivers:
 
 def synced(gaps: list[float], *, flip: int | None = None) -> tuple[WeightSync, list[PolicySampler]]:
     policies = [PolicySampler(Deaf()) for _ in gaps]  # type: ignore[arg-type]
-    return WeightSync(Source(gaps), Receivers(policies, flip=flip), 1e-4), policies
+    return WeightSync(Source(gaps), Receivers(policies, flip=flip), 1e-4, probe_every=3), policies
 
 
 def test_a_published_version_is_known_at_every_sampler_and_others_are_refused() -> None:
@@ -66,10 +66,11 @@ def test_a_published_version_is_known_at_every_sampler_and_others_are_refused() 
 
     assert [(policy.version, policy.fingerprint) for policy in policies] == [(V3, digest)] * 2
     assert figures.probe_gap == 5e-5
+    assert sync.publish(Version(0, 4)).probe_gap is None
     assert 0 < figures.sync_hash_seconds < figures.sync_seconds
     sync.published.check(V3, digest, sample_id=7)
-    with pytest.raises(WeightSyncError, match=r"Sample 7 was made by version 0\.4, which this trainer never published"):
-        sync.published.check(Version(0, 4), digest, sample_id=7)
+    with pytest.raises(WeightSyncError, match=r"Sample 7 was made by version 0\.5, which this trainer never published"):
+        sync.published.check(Version(0, 5), digest, sample_id=7)
     with pytest.raises(WeightSyncError, match="its sampler holds other weights"):
         sync.published.check(V3, "0" * 32, sample_id=7)
     with pytest.raises(WeightSyncError, match="never published"):
@@ -92,7 +93,16 @@ def test_a_sampler_that_answers_the_probe_otherwise_is_named(gap: float) -> None
         sync.publish(V3)
 
 
-def test_a_skipped_sync_is_caught_by_the_log_probs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("probe_every", "match", "steps"),
+    [
+        (0, r"of version 0\.2: the sampler's log-probs differ", [1, 2]),
+        (1, r"answers the probe after the sync of version 0\.2", [1]),
+    ],
+)
+def test_a_skipped_sync_is_caught_by_the_log_probs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe_every: int, match: str, steps: list[int]
+) -> None:
     load = PolicySampler.load
 
     def skip_one(self: PolicySampler, payload: WeightPayload) -> None:
@@ -101,10 +111,10 @@ def test_a_skipped_sync_is_caught_by_the_log_probs(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(PolicySampler, "load", skip_one)
 
-    with pytest.raises(WeightSyncError, match=r"answers the probe after the sync of version 0\.2"):
-        trained(tmp_path, "loop.steps=4", "data.held_out_prompts=4")
+    with pytest.raises(WeightSyncError, match=match):
+        trained(tmp_path, "loop.steps=4", "data.held_out_prompts=4", f"loop.probe_every={probe_every}")
     rows = read_rows(tmp_path / "latest" / "metrics.jsonl")
-    assert [row["step"] for row in rows] == [1]
+    assert [row["step"] for row in rows] == steps
     assert max(row["logp_diff_max"] for row in rows) <= 1e-5
 
 
