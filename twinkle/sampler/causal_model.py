@@ -182,7 +182,8 @@ def _read_together(keys: Iterable[tuple[tuple[int, ...], K]]) -> Iterator[list[t
 
 
 def _left_padded(prompts: Sequence[tuple[int, ...]], device: torch.device) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, prompts))
+    # With a single column the model would read its logits off contiguous rows, by another kernel than those of others.
+    longest = max(2, *map(len, prompts))
     ids = [[prompt[0]] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

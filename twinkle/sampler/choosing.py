@@ -14,12 +14,21 @@ from twinkle.data_format import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One token per row: its id, its raw log-probability, and that under the distribution sampled from."""
+    """One token per row: its id, its raw log-probability, and that under the distribution sampled from.
+
+    ``scores_RV`` are logits less their largest, ``log_total_R`` is the log of the sum of their exponentials.
+    """
 
     tokens_R: Tensor
     logprobs_R: Tensor
     sampler_logprobs_R: Tensor
-    raw_logp_RV: Tensor
+    scores_RV: Tensor
+    log_total_R: Tensor
+
+    @property
+    def raw_logp_RV(self) -> Tensor:
+        """Raw log-probabilities of all tokens."""
+        return self.scores_RV - self.log_total_R[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +66,36 @@ def choose(logits_RV: Tensor, controls: RowControls, uniforms_R: Tensor, forbidd
 
     Order: forbidden tokens, temperature, top-k, top-p. Greedy rows take the most probable token that is not forbidden.
     """
-    raw_logp_RV = torch.log_softmax(logits_RV.double(), dim=-1)
-    logp_RV = raw_logp_RV if controls.all_greedy else sampling_logprobs(raw_logp_RV, controls, forbidden_RV)
+    scores_RV = logits_RV.double()
+    scores_RV = scores_RV - scores_RV.amax(-1, keepdim=True)
+    weights_RV = scores_RV.exp()
+    log_total_R = weights_RV.sum(-1).log()
     if controls.all_greedy:
-        tokens_R = _most_probable(raw_logp_RV, forbidden_RV)
+        tokens_R = _most_probable(scores_RV, forbidden_RV)
         sampler_logprobs_R = torch.zeros_like(uniforms_R)
     else:
-        tokens_R = inverse_cdf(logp_RV.exp(), uniforms_R)
+        drawn_RV = _warped(scores_RV, controls, forbidden_RV)
+        # exp is what costs here: it is taken once where nothing is warped.
+        if drawn_RV is not scores_RV:
+            drawn_RV = drawn_RV - drawn_RV.amax(-1, keepdim=True)
+            weights_RV = drawn_RV.exp()
+        tokens_R = inverse_cdf(weights_RV, uniforms_R)
         if controls.greedy_R is not None:
-            tokens_R = torch.where(controls.greedy_R, _most_probable(raw_logp_RV, forbidden_RV), tokens_R)
-        sampler_logprobs_R = _at(logp_RV, tokens_R)
+            tokens_R = torch.where(controls.greedy_R, _most_probable(scores_RV, forbidden_RV), tokens_R)
+        sampler_logprobs_R = _at(drawn_RV, tokens_R) - weights_RV.sum(-1).log()
         if controls.greedy_R is not None:
             sampler_logprobs_R = sampler_logprobs_R.masked_fill(controls.greedy_R, 0.0)
-    return Choice(tokens_R, _at(raw_logp_RV, tokens_R), sampler_logprobs_R, raw_logp_RV)
+    return Choice(tokens_R, _at(scores_RV, tokens_R) - log_total_R, sampler_logprobs_R, scores_RV, log_total_R)
 
 
 def sampling_logprobs(raw_logp_RV: Tensor, controls: RowControls, forbidden_RV: Tensor | None) -> Tensor:
     """Log-probabilities of the distribution that rows are sampled from; -inf where a token cannot be drawn."""
-    scores_RV = raw_logp_RV
+    warped_RV = _warped(raw_logp_RV, controls, forbidden_RV)
+    return raw_logp_RV if warped_RV is raw_logp_RV else torch.log_softmax(warped_RV, dim=-1)
+
+
+def _warped(scores_RV: Tensor, controls: RowControls, forbidden_RV: Tensor | None) -> Tensor:
+    """Scores of the distribution that is sampled from; -inf where a token cannot be drawn."""
     if forbidden_RV is not None:
         scores_RV = scores_RV.masked_fill(forbidden_RV, -math.inf)
     if controls.temperature_R is not None:
@@ -82,14 +103,18 @@ def sampling_logprobs(raw_logp_RV: Tensor, controls: RowControls, forbidden_RV: 
         scores_RV = (scores_RV - scores_RV.amax(-1, keepdim=True)) / controls.temperature_R[:, None]
     if controls.top_k_R is not None or controls.top_p_R is not None:
         scores_RV = _keep_top(scores_RV, controls.top_k_R, controls.top_p_R)
-    return raw_logp_RV if scores_RV is raw_logp_RV else torch.log_softmax(scores_RV, dim=-1)
+    return scores_RV
 
 
-def inverse_cdf(probabilities_RV: Tensor, uniforms_R: Tensor) -> Tensor:
-    """The first token whose cumulative probability exceeds the uniform number; never one of probability zero."""
-    # A GPU adds up in parallel, so that rounding may lift the sum at a token of probability zero.
-    cdf_RV = probabilities_RV.cumsum(-1).masked_fill_(probabilities_RV == 0, -1.0)
+def inverse_cdf(weights_RV: Tensor, uniforms_R: Tensor) -> Tensor:
+    """The first token whose cumulative weight exceeds that part of the whole; never one of weight zero."""
+    cdf_RV = weights_RV.cumsum(-1)
     # At most 1 - 2**-53 times the total rounds to less than the total, so that some token always exceeds it.
+    if cdf_RV.device.type == "cpu":
+        found_R1 = torch.searchsorted(cdf_RV, (uniforms_R * cdf_RV[:, -1])[:, None], right=True)
+        return found_R1.squeeze(-1).clamp_(max=cdf_RV.shape[1] - 1)  # beyond the last only where weights are nan
+    # A GPU adds up in parallel, so that rounding may lift the sum at a token of weight zero.
+    cdf_RV = cdf_RV.masked_fill_(weights_RV == 0, -1.0)
     target_R = uniforms_R * cdf_RV.amax(-1)
     return (cdf_RV > target_R[:, None]).to(torch.uint8).argmax(-1)
 

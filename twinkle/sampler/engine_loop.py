@@ -269,8 +269,8 @@ class EngineLoop:
     def _fail(self, error: Exception) -> None:
         """End every request in the engine: what is left of the batch cannot be trusted."""
         with self._lock:
-            queued = [request for call in self._queue if isinstance(call, Call) for request in call.pending]
-            inside = [request for request in self._owners if request not in set(queued)]
+            queued = {request for call in self._queue if isinstance(call, Call) for request in call.pending}
+            inside = [request for request in self._owners if request not in queued]
             self._engine.drop(inside)
             for request in inside:
                 owner = self._owners.pop(request)

@@ -10,7 +10,7 @@ R = rows, L = tokens, N = sum of the ranks.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from twinkle.errors import SamplerError
 from twinkle.model.lora_layers import lean_forward
 
 Forward = Callable[[Tensor], Tensor]
@@ -26,7 +27,9 @@ Forward = Callable[[Tensor], Tensor]
 
 def can_mix(module: nn.Module, adapter: str) -> bool:
     """Whether an adapter is plain LoRA on plain linear layers, so that its rows can share a forward with others."""
-    for layer in module.modules():
+    for name, layer in module.named_modules():
+        if isinstance(layer, LoraLayer) and adapter in _named_in(layer) and ".experts." in name:
+            return False  # an expert sees some of the tokens, in an order of its own
         if isinstance(layer, ModulesToSaveWrapper) and adapter in layer.modules_to_save:
             return False
         if isinstance(layer, LoraLayer) and adapter in _named_in(layer) and lean_forward(layer, adapter) is None:
@@ -40,10 +43,21 @@ def _named_in(layer: Any) -> set[str]:
 
 @dataclass
 class _Rows:
-    """Which adapter each row of the next forward has: its index in ``names``, the last for none."""
+    """Which adapter each row of the next forward has: its place among the names, the last for none."""
 
-    names: tuple[str, ...] = ()
-    index_R: Tensor | None = None
+    index_R: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.long))
+
+    def index_for(self, x: Tensor) -> Tensor:
+        """The same for the input of a layer: [R, 1] for one of [R, L, I], [R * L] for one whose tokens lie in a row."""
+        if x.ndim == 3:
+            return self.index_R[:, None]
+        tokens, rest = divmod(x.shape[0], len(self.index_R))
+        if rest or x.ndim != 2:
+            raise SamplerError(
+                f"a LoRA layer of this model got an input of shape {tuple(x.shape)} for {len(self.index_R)} rows, so "
+                "that rows with different adapters cannot share a batch; sample with one adapter at a time"
+            )
+        return self.index_R if tokens == 1 else self.index_R.repeat_interleave(tokens)
 
 
 class MixedLayers:
@@ -95,9 +109,9 @@ def _mixed_forward(layer: Any, names: Sequence[str], rows: _Rows) -> Forward | N
     weight, bias = base.weight, base.bias
 
     def forward(x: Tensor) -> Tensor:
-        index_R = rows.index_R
-        low_RLN = functional.linear(x, a_NI) * own_MN[index_R].unsqueeze(1)
-        update = functional.linear(low_RLN, b_ON) * scaling_M[index_R].view(-1, 1, 1)
+        index = rows.index_for(x)
+        low = functional.linear(x, a_NI) * own_MN[index]
+        update = functional.linear(low, b_ON) * scaling_M[index].unsqueeze(-1)
         result: Tensor = functional.linear(x, weight, bias) + update
         return result
 

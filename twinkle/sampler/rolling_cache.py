@@ -67,11 +67,12 @@ class RollingLayer(DynamicLayer):  # type: ignore[misc]
 
     def insert(self, rows: Tensor | slice, states: tuple[Tensor, Tensor], spread: Tensor, clean: bool) -> None:
         """Put prompts read elsewhere, [prompts, H, length, D], at the end of these rows; ``clean`` what is older."""
-        end, length = self._columns.end, states[0].shape[2]
+        end, read = self._columns.end, states[0].shape[2]
+        length = min(end, read)  # what is longer is padding
         for buffer, new in zip(self.buffers, states, strict=True):
             if clean:
                 buffer[rows, :, : end - length] = 0
-            buffer[rows, :, end - length : end] = new[spread].to(buffer.dtype)
+            buffer[rows, :, end - length : end] = new[:, :, read - length :][spread].to(buffer.dtype)
 
 
 class RollingCache:

@@ -13,7 +13,7 @@ from twinkle import hub
 from twinkle.choices import one_of
 from twinkle.errors import AdapterError, ConfigError, ModelNotFoundError, WeightSyncError
 from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
-from twinkle.model.attention import FLOAT64
+from twinkle.model.attention import FLOAT64, GROUPED
 from twinkle.model.folder import DTYPES, read_model
 from twinkle.sampler.adapter_source import AdapterSource, read_adapter
 from twinkle.sampler.adapters import Adapters, LoadedAdapter
@@ -36,9 +36,9 @@ class TorchSampler(SteppedSampler):
 
     Promised: the same seed, sample index and weights use the same random numbers whatever else is in the batch, and the
     log-probabilities differ by rounding alone (1e-6 in float32): a token can differ only where a random number falls
-    that close to a boundary. On one thread of a CPU in float32 even the bits are the same, but for about one value in
-    10^8: matrix products of 4 and more rows add up alike, and attention is rounded once from float64, which leaves
-    padding almost no trace. Not promised: equal bits on a GPU, with several threads, or with another version of torch.
+    that close to a boundary. With ``exact_attention``, on one thread of a CPU, even the bits are the same: products of
+    4 and more rows add up alike, and attention is rounded once from float64, where padding shows in about one value of
+    10^8. Not promised: equal bits on a GPU, with several threads, or with another version of torch.
 
     A call keeps the weights that it began with: an adapter that is replaced or removed meanwhile stays for it, and
     ``update_weights`` waits for the calls in flight, while later ones wait for it.
@@ -53,25 +53,23 @@ class TorchSampler(SteppedSampler):
         device: str | None = None,
         dtype: str = "float32",
         max_rows: int = 256,
+        exact_attention: bool = False,
     ) -> None:
         """Load a model (id or folder, see hub.resolve).
 
         ``device_mesh``: dp_size replicas of one rank each; more than one need mode 'ray' and ``remote_group``, the
         name of a group of ``initialize``. The device type of that group is used when ``device`` ("cpu", "cuda",
-        "cuda:1", ...) is not given. ``max_rows``: most samples in one batch, of each replica.
+        "cuda:1", ...) is not given. ``max_rows``: most samples in one batch, of each replica. ``exact_attention``: see
+        above; for float32 on a CPU, where long responses take up to twice the time.
         """
-        if device_mesh is not None and device_mesh.world_size != 1:
-            raise ConfigError(
-                f"device_mesh gives a replica {device_mesh.world_size} ranks; a TorchSampler runs on one, so every "
-                "axis but dp_size must be 1"
-            )
+        _require_one_rank(device_mesh)
         if max_rows < 1:
             raise ConfigError(f"max_rows is {max_rows!r}; it must be an integer >= 1")
         folder = hub.resolve(model_id)
         tokenizer = _load_tokenizer(folder)
         dtype = one_of("dtype", str(dtype), list(DTYPES))
         self._place = _device(device, remote_group)
-        attention = FLOAT64 if (self._place.type, dtype) == ("cpu", "float32") else None
+        attention = _attention(exact_attention, self._place, dtype)
         self._module = read_model(folder, self._place, DTYPES[dtype], attention).requires_grad_(False)
         self._model = CausalModel(self._module)
         if len(tokenizer) > self._model.vocab_size:
@@ -169,6 +167,20 @@ class TorchSampler(SteppedSampler):
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def _require_one_rank(mesh: DeviceMesh | None) -> None:
+    if mesh is not None and mesh.world_size != 1:
+        raise ConfigError(
+            f"device_mesh gives a replica {mesh.world_size} ranks; a TorchSampler runs on one, so every axis but "
+            "dp_size must be 1"
+        )
+
+
+def _attention(exact: bool, place: torch.device, dtype: str) -> str:
+    if exact and (place.type, dtype) != ("cpu", "float32"):
+        raise ConfigError(f"exact_attention needs float32 on a CPU, but it is {dtype} on {place.type!r}; leave it out")
+    return FLOAT64 if exact else GROUPED
 
 
 def _device(device: str | None, remote_group: str | None) -> torch.device:

@@ -66,7 +66,7 @@ def test_gradients_of_float32_are_rounded_once() -> None:
 
 
 def test_trainer_and_sampler_use_it_for_float32_on_a_cpu(make_policy: PolicyMaker, folder: Path) -> None:
-    sampler, policy = TorchSampler(folder), make_policy(folder=folder)
+    sampler, policy = TorchSampler(folder, exact_attention=True), make_policy(folder=folder)
 
     assert policy.model.config._attn_implementation == FLOAT64
     assert sampler._model.module.config._attn_implementation == FLOAT64

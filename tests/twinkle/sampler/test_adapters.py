@@ -258,7 +258,7 @@ def test_unknown_arguments_are_refused(sampler: TorchSampler) -> None:
 def test_lean_layers_compute_what_pefts_layers_compute(folder: Path) -> None:
     trainer = make_adapter(folder, 1)
     trainer.get_base_model().set_attn_implementation(FLOAT64)
-    sampler = TorchSampler(folder)
+    sampler = TorchSampler(folder, exact_attention=True)
     sampler.add_adapter_to_model("a", config_of(trainer), state_dict=weights_of(trainer))
     samples(sampler, "a")
     ids = torch.tensor([[5, 6, 7, 8, 9], [6, 7, 8, 9, 10]])

@@ -11,6 +11,7 @@ from transformers import MistralConfig, MistralForCausalLM
 
 from tests.twinkle.sampler.conftest import load, logits_uncached, logprobs_uncached
 from twinkle.data_format import InputFeature, SamplingParams
+from twinkle.errors import ConfigError
 from twinkle.model.folder import without_progress_bars
 from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
 from twinkle.sampler import TorchSampler
@@ -180,8 +181,8 @@ def test_rows_that_stay_keep_their_random_numbers(qwen2_folder: Path) -> None:
 def test_batches_are_cut_at_max_rows(opt_folder: Path) -> None:
     inputs = prompts(5, lengths=(6, 6))
     params = [SamplingParams(max_tokens=6, seed=i, ignore_eos=True) for i in range(5)]
-    whole = TorchSampler(opt_folder).sample(inputs, params, num_samples=3)
-    cut = TorchSampler(opt_folder, max_rows=4).sample(inputs, params, num_samples=3)
+    whole = TorchSampler(opt_folder, exact_attention=True).sample(inputs, params, num_samples=3)
+    cut = TorchSampler(opt_folder, exact_attention=True, max_rows=4).sample(inputs, params, num_samples=3)
 
     assert cut == whole
 
@@ -197,7 +198,7 @@ def one_thread() -> Any:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("length", [1, 6])
 def test_bits_do_not_depend_on_neighbours(folder: Path, length: int) -> None:
-    sampler = TorchSampler(folder)
+    sampler = TorchSampler(folder, exact_attention=True)
     probe: InputFeature = {"input_ids": list(range(5, 5 + length))}
     own = SamplingParams(max_tokens=12, seed=3, ignore_eos=True)
     alone = sampler.sample(probe, own).sequences[0]
@@ -210,6 +211,26 @@ def test_bits_do_not_depend_on_neighbours(folder: Path, length: int) -> None:
             crowded = sampler.sample(inputs, params).sequences[place]
 
             assert (crowded.tokens, crowded.logprobs) == (alone.tokens, alone.logprobs)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_bits_do_not_depend_on_padding_either(folder: Path) -> None:
+    """Ragged prompts, rows that enter and leave, several admissions: the same bits as alone."""
+    inputs = prompts(30, lengths=(1, 20), seed=3)
+    params = [SamplingParams(max_tokens=2 + 5 * (i % 8), seed=i, ignore_eos=True) for i in range(30)]
+    with (
+        TorchSampler(folder, exact_attention=True, max_rows=8) as crowded,
+        TorchSampler(folder, exact_attention=True) as free,
+    ):
+        together = crowded.sample(inputs, params).sequences
+        alone = [free.sample(x, p).sequences[0] for x, p in zip(inputs, params, strict=True)]
+
+    assert [(s.tokens, s.logprobs) for s in together] == [(s.tokens, s.logprobs) for s in alone]
+
+
+def test_exact_attention_is_for_float32_on_a_cpu(opt_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="exact_attention needs float32 on a CPU, but it is bfloat16"):
+        TorchSampler(opt_folder, dtype="bfloat16", exact_attention=True)
 
 
 def test_global_generators_are_neither_read_nor_set(opt_folder: Path) -> None:

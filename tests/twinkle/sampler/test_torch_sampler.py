@@ -243,7 +243,7 @@ def test_where_it_runs_is_checked(opt_folder: Path) -> None:
         PROMPT, SamplingParams(max_tokens=1)
     )
     for arguments, message in (
-        ({"device_mesh": DeviceMesh.from_sizes(dp_size=2)}, "device_mesh has 2 ranks"),
+        ({"device_mesh": DeviceMesh.from_sizes(dp_size=2)}, "the mode is 'local'"),
         ({"remote_group": "trainer"}, "unknown device group 'trainer'"),
         ({"remote_group": "gpu", "device": "cpu"}, "the device group 'gpu' has 'cuda' devices"),
         ({"device": "tpu9"}, "device is 'tpu9'"),
