@@ -7,6 +7,7 @@ from typing import Any
 from twinkle.data.config import DataConfig
 from twinkle.errors import ConfigError
 from twinkle.hub.settings import HubConfig
+from twinkle.infra.device_group import DeviceGroup
 from twinkle.loop.config import (
     EvalConfig,
     InfraConfig,
@@ -58,6 +59,17 @@ class TrainConfig:
                 f"mesh.trainer_dp={self.mesh.trainer_dp}: every rank needs the same number of whole groups."
             )
         self._validate_ranks()
+        if self.infra.mode == "ray":
+            self.device_groups()
+
+    def device_groups(self) -> list[DeviceGroup]:
+        """The groups of a run on Ray, sized by its meshes; ConfigError for one that cannot be."""
+        infra, mesh, device = self.infra, self.mesh, self.model.device.partition(":")[0]
+        groups = [
+            infra.trainer.group("trainer", mesh.trainer_dp, device),
+            infra.sampler.group("sampler", mesh.sampler_ranks, device),
+        ]
+        return [*groups, infra.reward.group("reward", mesh.reward_ranks, "cpu")] if mesh.reward_ranks else groups
 
     def _validate_ranks(self) -> None:
         mesh, local = self.mesh, self.infra.mode == "local"

@@ -185,7 +185,7 @@ def _make_workers(
     queue: dict[str, Any],
     stack: ExitStack,
 ) -> tuple[RolloutReplica, RewardWorker, TrainerRank]:
-    """In this process, or on the device groups of `twinkle.loop.on_ray`."""
+    """In this process, or on the device groups of TrainConfig.device_groups."""
     mesh, ray = config.mesh, config.infra.mode == "ray"
     samplers = DeviceMesh.from_sizes(dp_size=mesh.sampler_dp, tp_size=mesh.sampler_tp, pp_size=mesh.sampler_pp)
     group = {name: name if ray else None for name in ("sampler", "trainer")}

@@ -195,13 +195,11 @@ class InfraConfig:
     reward: GroupConfig = field(default_factory=GroupConfig)
 
     def validate(self) -> None:
-        """Raise ConfigError for a mode that there is not, or a group that cannot be."""
+        """Raise ConfigError for a mode that there is not, or a number that cannot be."""
         one_of("infra.mode", self.mode, MODES)
         _at_least("infra.threads", self.threads, 0)
         if not self.timeout_s > 0:
             raise ConfigError(f"infra.timeout_s={self.timeout_s} must be above 0 seconds.")
-        for name in ("sampler", "trainer", "reward"):
-            getattr(self, name).group(name, 1, "cpu")
 
 
 @dataclass(frozen=True)

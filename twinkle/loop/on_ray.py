@@ -10,20 +10,8 @@ import twinkle
 from transfer_queue import TransferQueueController
 from twinkle.config import TrainConfig
 from twinkle.errors import ConfigError
-from twinkle.infra import DeviceGroup
 
-SAMPLER, TRAINER, REWARD = "sampler", "trainer", "reward"
 QUEUE_S = 60.0
-
-
-def device_groups(config: TrainConfig) -> list[DeviceGroup]:
-    """The groups of a run, sized by its meshes."""
-    infra, mesh, device = config.infra, config.mesh, config.model.device.partition(":")[0]
-    groups = [
-        infra.trainer.group(TRAINER, mesh.trainer_dp, device),
-        infra.sampler.group(SAMPLER, mesh.sampler_ranks, device),
-    ]
-    return [*groups, infra.reward.group(REWARD, mesh.reward_ranks, "cpu")] if mesh.reward_ranks else groups
 
 
 @contextmanager
@@ -33,7 +21,7 @@ def groups_on_ray(config: TrainConfig) -> Iterator[None]:
     Raises:
         ConfigError: the cluster has not got the ranks, or has several machines and a queue of one.
     """
-    twinkle.initialize("ray", device_groups(config), address=config.infra.address, timeout_s=config.infra.timeout_s)
+    twinkle.initialize("ray", config.device_groups(), address=config.infra.address, timeout_s=config.infra.timeout_s)
     try:
         nodes = sum(node["Alive"] for node in ray.nodes())
         if nodes > 1 and config.queue.storage != "ray":

@@ -14,7 +14,6 @@ from tests.runs import configured, trained
 from tests.twinkle.infra.ray_classes import ended, placement_groups, until
 from tests.twinkle.loop.test_sync import weights
 from twinkle.errors import ConfigError
-from twinkle.loop.on_ray import device_groups
 from twinkle.loop.records import read_rows
 from twinkle.loop.rollout import PromptFeeder
 from twinkle.loop.stop import StopRequested
@@ -131,7 +130,7 @@ def test_groups_are_sized_by_the_meshes() -> None:
         "infra=ray", "sampler=vllm", "mesh.sampler_dp=2", "mesh.sampler_tp=4", "mesh.trainer_dp=2", "model.device=cuda",
         "infra.sampler.ranks_per_node=4", "+infra.sampler.label_selector.pool=a", "infra.trainer.cpus_per_rank=3",
     )  # fmt: skip
-    trainer, sampler, reward = device_groups(config)
+    trainer, sampler, reward = config.device_groups()
 
     assert (trainer.ranks, trainer.device_type, trainer.cpus_per_rank) == (2, "cuda", 3)
     assert (sampler.ranks, sampler.device_type, sampler.ranks_per_node) == (8, "cuda", 4)
@@ -148,6 +147,7 @@ def test_groups_are_sized_by_the_meshes() -> None:
         (["infra=ray", "mesh.sampler_tp=2"], "needs sampler=vllm"),
         (["infra=ray", "mesh.sampler_dp=9"], r"more than loop\.prompts_per_step=8"),
         (["infra=ray", "infra.sampler.device_type=tpu"], "'tpu'"),
+        (["infra=ray", "infra.sampler.ranks_per_node=2"], "ranks_per_node of 'sampler' is 2; it must divide its 1"),
         (["infra.mode=slurm"], "choose one of: local, ray"),
     ],
 )
