@@ -28,7 +28,7 @@ from twinkle.sampler import TorchSampler
 from twinkle.sampler.choosing import RowControls, sampling_logprobs
 
 ROUNDS = 7
-ROWS, PROMPT, TOKENS = 64, 16, 96
+ROWS, PROMPT, TOKENS = 64, 16, 192
 REQUESTS, LONGEST = 256, 512
 RESIDENT = 8
 CPU = torch.device("cpu")
