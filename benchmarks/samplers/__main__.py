@@ -1,17 +1,18 @@
 """``make bench-samplers``: TorchSampler, vLLMSampler and device groups, to ``benchmarks/results/samplers``.
 
-python -m benchmarks.samplers [torch | vllm | groups ...]
+python -m benchmarks.samplers [torch | vllm | replicas | groups ...]
 """
 
 import sys
 from collections.abc import Callable
 
-from benchmarks.samplers import dispatch, torch_sampler, vllm_sampler
+from benchmarks.samplers import dispatch, replicas, torch_sampler, vllm_sampler
 from benchmarks.table import Figure, write
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "torch": torch_sampler.measure,
     "vllm": vllm_sampler.measure,
+    "replicas": replicas.measure,
     "groups": dispatch.measure,
 }
 
