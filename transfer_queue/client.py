@@ -94,30 +94,38 @@ class TransferQueueClient(Carrier):
         groups = None if group_id is None else _group_ids(group_id, rows)
         indexes, lease = (metadata.global_indexes, metadata.lease) if metadata is not None else ([], None)
         done = _ack_of(metadata, "put with ack") if ack else None
+        body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, ack=done)
+        reply = yield from self._send(body, frames)
+        names = [column.name for column in columns]
+        if metadata is not None:
+            return metadata.with_fields(names)
+        return BatchMeta(reply.indexes, names, reply.steps, reply.group_ids)
+
+    def _send(self, put: wire.Put, frames: Sequence[Any]) -> Steps[wire.Rows]:
+        """Put away the values and tell the controller of them; room for values that it refuses is free again."""
+        timeout_s = put.timeout_s
 
         def waits() -> str:
-            return f"put of {rows} rows waited for room"
+            return f"put of {put.rows} rows waited for room"
 
-        inside = metadata is None and self._info.get("durable") is True and are_roots_inside(rows, frames)
+        inside = not put.indexes and self._info.get("durable") is True and are_roots_inside(put.rows, frames)
         plane = MemoryPlane() if inside else self._plane
         yield from self._settle_unheard()
         for last_try in (False, True):
             stored = yield from plane.store(frames, timeout_s)
             unheard = self._noting(stored) if stored.extents else None
-            body = wire.Put(rows, columns, indexes, lease, global_step, groups, timeout_s, stored.extents, done)
+            body = msgspec.structs.replace(put, extents=stored.extents)
             try:
                 reply, _ = yield Ask(wire.Rows, body, stored.frames, timeout_s + GRACE_S, waits, unheard=unheard)
-                break
+                rows: wire.Rows = reply
+                return rows
             except NOT_PUT:
                 stored.discard()
                 raise
             except FieldLostError:  # where the values were put died before the controller heard of them
                 if last_try or not stored.extents:
                     raise
-        names = [column.name for column in columns]
-        if metadata is not None:
-            return metadata.with_fields(names)
-        return BatchMeta(reply.indexes, names, reply.steps, reply.group_ids)
+        raise AssertionError("the last try returns or raises")
 
     def _noting(self, stored: Stored) -> Callable[[int, int], None]:
         return lambda session, sequence: self._unheard.append((session, sequence, stored))

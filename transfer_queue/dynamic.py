@@ -100,15 +100,7 @@ def informative_groups(
     The leases of the groups that wait for the batch to fill are extended meanwhile. Where the batch cannot be filled
     (`NotReadyError` after `timeout_s`, `ExhaustedError`), the groups that were kept go back to the task.
     """
-    if num_n_samples < 1 or batch_size < 1 or batch_size % num_n_samples:
-        raise GroupError(
-            f"batch_size={batch_size} is no multiple of num_n_samples={num_n_samples}: a batch is made of whole groups"
-        )
-    if reward_field not in data_fields:
-        raise ConfigurationError(
-            f"reward_field={reward_field!r} is not in data_fields={list(data_fields)}: a group without its rewards "
-            "cannot be judged"
-        )
+    _check(batch_size, num_n_samples, reward_field, data_fields)
     batch, source = GroupBatch(client, lease_s), _Source(client, data_fields, task_name, global_step, sampler_params)
     deadline = time.monotonic() + timeout_s
     try:
@@ -124,6 +116,18 @@ def informative_groups(
         batch.release_all()
         raise
     return batch
+
+
+def _check(batch_size: int, num_n_samples: int, reward_field: str, data_fields: Sequence[str]) -> None:
+    if num_n_samples < 1 or batch_size < 1 or batch_size % num_n_samples:
+        raise GroupError(
+            f"batch_size={batch_size} is no multiple of num_n_samples={num_n_samples}: a batch is made of whole groups"
+        )
+    if reward_field not in data_fields:
+        raise ConfigurationError(
+            f"reward_field={reward_field!r} is not in data_fields={list(data_fields)}: a group without its rewards "
+            "cannot be judged"
+        )
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,10 @@ class Service:
         self._sweeping = False
         self._looked_at = recorder.now()
         self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
-        self._handlers: dict[type, Callable[..., None]] = {
+        self._handlers = self._by_kind()
+
+    def _by_kind(self) -> dict[type, Callable[..., None]]:
+        return {
             wire.Put: self._put,
             wire.GetMeta: self._get_meta,
             wire.GetData: self._get_data,

@@ -1,17 +1,18 @@
 """``make bench-samplers``: TorchSampler, vLLMSampler and device groups, to ``benchmarks/results/samplers``.
 
-python -m benchmarks.samplers [torch | vllm | groups | sync ...]
+python -m benchmarks.samplers [torch | vllm | replicas | groups | sync ...]
 """
 
 import sys
 from collections.abc import Callable
 
-from benchmarks.samplers import dispatch, torch_sampler, vllm_sampler, weight_sync
+from benchmarks.samplers import dispatch, replicas, torch_sampler, vllm_sampler, weight_sync
 from benchmarks.table import Figure, write
 
 PARTS: dict[str, Callable[[], list[Figure]]] = {
     "torch": torch_sampler.measure,
     "vllm": vllm_sampler.measure,
+    "replicas": replicas.measure,
     "groups": dispatch.measure,
     "sync": weight_sync.measure,
 }

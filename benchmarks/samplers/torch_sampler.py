@@ -6,6 +6,7 @@ without log-probs. Where lengths differ, its batches run until their longest res
 
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -27,7 +28,7 @@ from twinkle.sampler import TorchSampler
 from twinkle.sampler.choosing import RowControls, sampling_logprobs
 
 ROUNDS = 7
-ROWS, PROMPT, TOKENS = 64, 16, 96
+ROWS, PROMPT, TOKENS = 64, 16, 192
 REQUESTS, LONGEST = 256, 512
 RESIDENT = 8
 CPU = torch.device("cpu")
@@ -92,9 +93,8 @@ def _of_generate(model: Any, prompts: Sequence[Sequence[int]], lengths: Sequence
 @torch.inference_mode()
 def _generate(model: Any, ids: torch.Tensor, tokens: int, **settings: Any) -> torch.Tensor:
     mask = torch.ones_like(ids)
-    output: torch.Tensor = model.generate(
-        ids, attention_mask=mask, max_new_tokens=tokens, min_new_tokens=tokens, pad_token_id=0, **settings
-    )
+    model.generation_config.eos_token_id = None  # nothing ends a response before its length, on either side
+    output: torch.Tensor = model.generate(ids, attention_mask=mask, max_new_tokens=tokens, pad_token_id=0, **settings)
     return output
 
 
@@ -126,11 +126,13 @@ def _beside_kit(folder: Path) -> Figure:
     name, target = "TorchSampler of twinkle-kit 0.1.3, 64 responses of 64 tokens: tokens/s", "ratio >= 20"
     prompts, tokens, rounds = _prompts(ROWS), 64, 4
     order = {"folder": str(folder), "prompts": prompts, "tokens": tokens, "rounds": rounds}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
         interpreter = kit_venv.python()
         done = subprocess.run(
             [interpreter, "-P", DRIVER],
             input=json.dumps(order),
+            env=environment,
             text=True,
             capture_output=True,
             check=True,

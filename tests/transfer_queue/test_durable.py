@@ -73,6 +73,9 @@ class Killed:
         if self.point == "behind_reply":
             self.client.stats()
         assert hits(self.armed)[self.point] == before + 1
+        deadline = time.monotonic() + 20  # the new one serves before the supervisor has heard that it is there
+        while self.controller.pid == pid and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert self.controller.pid != pid
         return result
 

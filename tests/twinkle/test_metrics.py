@@ -11,7 +11,7 @@ from twinkle.metrics import TrainingMetrics, served
 
 ROW = {
     "step": 3, "reward_mean": 0.5, "loss": -0.1, "logp_diff_max": 1e-6, "seconds": 0.03, "queue_seconds": 0.002,
-    "version": "1.3",
+    "version": "1.3", "sync_seconds": 0.004,
 }  # fmt: skip
 
 

@@ -55,23 +55,8 @@ class UnderTest:
 @contextlib.contextmanager
 def torch_sampler(folder: Path) -> Iterator[UnderTest]:
     """TorchSampler with places for few rows, so that rows wait, enter and leave."""
-    own, other = load(folder), load(folder)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.mul_(0.9)
-
-    def case(seed: int) -> AdapterCase:
-        model = make_adapter(folder, seed)
-        return AdapterCase(config_of(model), weights_of(model), _uncached(model))
-
     with TorchSampler(folder, max_rows=8) as sampler:
-        yield UnderTest(
-            sampler,
-            _uncached(own),
-            [case(seed) for seed in range(3)],
-            (other.state_dict(), _uncached(other), own.state_dict()),
-            lambda: TorchSampler(folder),
-        )
+        yield _on_a_folder(sampler, folder, lambda: TorchSampler(folder))
 
 
 @contextlib.contextmanager
@@ -106,6 +91,20 @@ def toy_sampler(folder: Path) -> Iterator[UnderTest]:
 @contextlib.contextmanager
 def vllm_sampler(folder: Path) -> Iterator[UnderTest]:
     """vLLMSampler with room for fewer rows than the suite asks for at once."""
+    with start(folder, engine_args={"max_num_seqs": 8, "block_size": 32}) as sampler:
+        yield _on_a_folder(sampler, folder, lambda: start(folder, max_adapters=0))
+
+
+ENGINES: dict[str, Callable[[Path], AbstractContextManager[UnderTest]]] = {
+    "torch": torch_sampler,
+    "torch-opt": torch_sampler_of_opt,
+    "toy": toy_sampler,
+    "vllm": vllm_sampler,
+}
+
+
+def _on_a_folder(sampler: Sampler, folder: Path, again: Callable[[], Sampler]) -> UnderTest:
+    """An engine that runs models of Hugging Face, beside their own forward."""
     own, other = load(folder), load(folder)
     with torch.no_grad():
         for parameter in other.parameters():
@@ -115,22 +114,8 @@ def vllm_sampler(folder: Path) -> Iterator[UnderTest]:
         model = make_adapter(folder, seed)
         return AdapterCase(config_of(model), weights_of(model), _uncached(model))
 
-    with start(folder, engine_args={"max_num_seqs": 8, "block_size": 32}) as sampler:
-        yield UnderTest(
-            sampler,
-            _uncached(own),
-            [case(seed) for seed in range(3)],
-            (other.state_dict(), _uncached(other), own.state_dict()),
-            lambda: start(folder, max_adapters=0),
-        )
-
-
-ENGINES: dict[str, Callable[[Path], AbstractContextManager[UnderTest]]] = {
-    "torch": torch_sampler,
-    "torch-opt": torch_sampler_of_opt,
-    "toy": toy_sampler,
-    "vllm": vllm_sampler,
-}
+    weights = (other.state_dict(), _uncached(other), own.state_dict())
+    return UnderTest(sampler, _uncached(own), [case(seed) for seed in range(3)], weights, again)
 
 
 def _uncached(model: Any) -> Logits:

@@ -157,20 +157,20 @@ def test_all_weights_are_replaced_and_adapters_stay(sampler: Any, opt_folder: Pa
     with torch.no_grad():
         for parameter in changed.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)), alpha=0.02)
-    trainer = make_adapter(opt_folder, 1)
-    add(sampler, "a", trainer)
-    base, adapted = samples(sampler), samples(sampler, "a")
+    for seed, name in enumerate(["a", "b"]):
+        add(sampler, name, make_adapter(opt_folder, seed))
+    base, adapted = samples(sampler), [samples(sampler, name) for name in ("a", "b")]
 
     new = changed.state_dict()
     sampler.update_weights(new)
     try:
         assert_samples_come_from(sampler, "", changed)
         assert samples(sampler) != base
-        assert samples(sampler, "a") != adapted
+        assert samples(sampler, "a") != adapted[0]
         with pytest.raises(WeightSyncError, match="missing"):
             sampler.update_weights(dict(list(new.items())[1:]))
         assert_samples_come_from(sampler, "", changed)
     finally:
         sampler.update_weights(old)
     assert samples(sampler) == base
-    assert samples(sampler, "a") == adapted
+    assert [samples(sampler, name) for name in ("a", "b")] == adapted
