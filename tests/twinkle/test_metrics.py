@@ -37,6 +37,7 @@ def test_the_figures_of_a_step_are_served_beside_the_queues() -> None:
         "twinkle_reward_mean 0.5",
         "twinkle_sampled_tokens_total 256.0",
         "twinkle_trained_samples_total 64.0",
+        "twinkle_weight_sync_duration_seconds_sum 0.004",
         "transfer_queue_up 1.0",
     ):
         assert line in text.splitlines()
