@@ -18,7 +18,7 @@ LONG = [
     "data.held_out_prompts=8",
     "metrics.tensorboard=false",
 ]
-TIMES = ("seconds", "queue_seconds", "tokens_per_s", "version")
+TIMES = ("seconds", "tokens_per_s", "version")
 
 
 def weights(run: Path) -> dict[str, bytes]:
@@ -28,7 +28,8 @@ def weights(run: Path) -> dict[str, bytes]:
 
 def figures(run: Path) -> list[dict[str, object]]:
     return [
-        {name: value for name, value in row.items() if name not in TIMES} for row in read_rows(run / "metrics.jsonl")
+        {name: value for name, value in row.items() if not name.endswith(TIMES)}
+        for row in read_rows(run / "metrics.jsonl")
     ]
 
 
