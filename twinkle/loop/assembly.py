@@ -39,7 +39,6 @@ from twinkle.template import Template, make_template
 TASKS = ("rollout", "reward", "train")
 TOLERANCE = {"float32": 1e-4}
 TOLERANCE_OF_NARROW_TYPES = 0.2
-PROBE_EVERY = {"local": 10, "ray": 1}
 
 
 @dataclass
@@ -164,13 +163,12 @@ def _make_loop(
     rollout, rewards, trainer = _make_workers(config, folder, source, reward, queue, stack)
     usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
-    probe_every = PROBE_EVERY[config.infra.mode] if loop.probe_every is None else loop.probe_every
     return SyncLoop(
         feeder=PromptFeeder(client, source, loop.samples_per_prompt, config.run.seed),
         rollout=rollout,
         reward=rewards,
         trainer=trainer,
-        sync=WeightSync(trainer, rollout, tolerance, probe_every=probe_every),
+        sync=WeightSync(trainer, rollout, tolerance, probe_every=loop.probe_every),
         algo=config.algo,
         prompts_per_step=loop.prompts_per_step,
         seed=config.run.seed,

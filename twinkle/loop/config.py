@@ -25,8 +25,8 @@ class LoopConfig:
         logp_tolerance: the run ends with a WeightSyncError when a sampler log-prob differs by more from the
             trainer's; None takes 1e-4 in float32 and 0.2 in narrower types, whose kernels differ that much.
         probe_every: steps between two probes of the weight sync, a prompt whose log-probs sampler and trainer compare;
-            0 = none; None: after every sync with infra=ray, after every tenth in one process, where it would cost a
-            tiny model a tenth of its step. The rows of every step are compared in any case, before they are trained on.
+            0 = none. It costs a tiny model a tenth of its step. The rows of every step are compared in any case, before
+            they are trained on.
         samples_every: steps between two looks at some samples, which ``samples.jsonl`` keeps; 0 = none.
         samples_kept: rows at each look.
     """
@@ -37,7 +37,7 @@ class LoopConfig:
     checkpoint_every: int = 50
     checkpoints_kept: int = 2
     logp_tolerance: float | None = None
-    probe_every: int | None = None
+    probe_every: int = 1
     samples_every: int = 10
     samples_kept: int = 4
 
@@ -58,7 +58,7 @@ class LoopConfig:
         if self.logp_tolerance is not None and not self.logp_tolerance > 0:
             raise ConfigError(f"loop.logp_tolerance={self.logp_tolerance} must be above 0, or null for the default.")
         for name in ("checkpoint_every", "samples_every", "samples_kept", "probe_every"):
-            _at_least(f"loop.{name}", getattr(self, name) or 0, 0)
+            _at_least(f"loop.{name}", getattr(self, name), 0)
 
 
 @dataclass(frozen=True)

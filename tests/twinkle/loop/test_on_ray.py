@@ -19,7 +19,7 @@ from twinkle.loop.rollout import PromptFeeder
 from twinkle.loop.stop import StopRequested
 
 STEPS, START_S = 5, 110
-SHORT = [f"loop.steps={STEPS}", "data.held_out_prompts=4", "loop.checkpoint_every=0", "loop.probe_every=1"]
+SHORT = [f"loop.steps={STEPS}", "data.held_out_prompts=4", "loop.checkpoint_every=0"]
 NOT_COMPARED = ("seconds", "tokens_per_s", "version")
 
 
