@@ -11,8 +11,9 @@ from twinkle.errors import DataError
 
 Messages = Sequence[Mapping[str, Any]]
 Tools = Sequence[Mapping[str, Any]] | None
-# Marks of what a template calls generated: characters for private use, which no text has.
-BEGIN, END = "\ue0b0\ue0b1\ue0b0", "\ue0b1\ue0b0\ue0b1"
+# Characters for private use that mark what a template calls generated: FILL stands between two ends, in a mark of the
+# beginning once more than in all the text, in one of the end a second time more.
+EDGE, FILL = "\ue0b0", "\ue0b1"
 _TAG = re.compile(r"\{%([-+]?)\s*(generation|endgeneration)\s*([-+]?)%\}")
 ANSWER = "ANSWER-OF-THE-ASSISTANT"
 NEVER_RENDERED = ("token_ids", "logprobs")
@@ -102,13 +103,14 @@ class Renderer:
     def _marked(self, messages: Messages, tools: Tools, *, prompt: bool) -> list[Piece]:
         """By the template's own ``{% generation %}``; marks in the text keep threads out of each other's way, which
         the tracker of transformers does not."""
-        said = json.dumps(messages, ensure_ascii=False, default=str)
-        if BEGIN in said or END in said:
-            raise DataError(f"a message has the characters {BEGIN!r} or {END!r}, which mark what is generated")
-        text = self._render(messages, tools, prompt=prompt, source=_TAG.sub(_mark, self.source(tools)))
+        source = self.source(tools)
+        said = json.dumps([messages, tools, self._arguments, source], ensure_ascii=False, default=str)
+        begin, end = (EDGE + FILL * (said.count(FILL) + more) + EDGE for more in (1, 2))
+        marked = _TAG.sub(lambda tag: _printed(begin if tag[2] == "generation" else end, tag), source)
+        text = self._render(messages, tools, prompt=prompt, source=marked)
         pieces: list[Piece] = []
-        for part in text.split(BEGIN):
-            answer, found, rest = part.partition(END)
+        for part in text.split(begin):
+            answer, found, rest = part.partition(end)
             pieces += [Piece(answer, True), Piece(rest, False)] if found else [Piece(part, False)]
         return [piece for piece in pieces if piece.text]
 
@@ -148,7 +150,6 @@ def _common_beginning(one: str, other: str) -> str:
     return min(one, other, key=len) if size is None else one[:size]
 
 
-def _mark(tag: re.Match[str]) -> str:
+def _printed(mark: str, tag: re.Match[str]) -> str:
     """A block that prints the mark and treats the blanks around it as the tag did."""
-    mark = BEGIN if tag[2] == "generation" else END
     return f"{{%{tag[1]} if true %}}{mark}{{% endif {tag[3]}%}}"

@@ -96,13 +96,6 @@ def test_nothing_of_the_callers_is_changed(chatml: Any) -> None:
     assert conversation == before
 
 
-def test_the_marks_of_generation_cannot_be_forged(chatml: Any) -> None:
-    from twinkle.template.rendering import BEGIN
-
-    with pytest.raises(DataError, match="mark what is generated"):
-        ChatMLTemplate(chatml).encode(turns(("user", BEGIN)))
-
-
 def test_a_tokenizer_that_begins_with_a_blank_does_so_once() -> None:
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, "▁": 3, "▁a": 4, "a": 5, "b": 6, "▁b": 7, ":": 8, "▁:": 9}
     core = Tokenizer(models.Unigram([(token, -1.0) for token in vocabulary], unk_id=0))

@@ -203,3 +203,16 @@ def test_what_a_template_writes_is_read_again(written: Any, name: str) -> None:
     parsed = template.parse_response(labels)
     assert [(call.name, dict(call.arguments)) for call in parsed.tool_calls] == written
     assert parsed.malformed == []
+
+
+@pytest.mark.parametrize(
+    "text", ["\ue0b0\ue0b1\ue0b0", "\ue0b0\ue0b1", "\ue0b1\ue0b0\ue0b0", "\ue0b1\ue0b1\ue0b0\ue0b1"]
+)
+def test_text_that_looks_like_our_own_marks_is_text(text: str) -> None:
+    template = TEMPLATES["chatml"]
+    conversation = turns(("user", text), ("assistant", text), ("user", text), ("assistant", text))
+    encoded = template.encode(conversation)
+    labels = [label for label in encoded["labels"] if label != -100]
+
+    assert template.decode(labels).count(text) == 2
+    assert template.decode(encoded["input_ids"]).count(text) == 4
