@@ -24,16 +24,14 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
         return 2
+    stem = "samplers-part" if names else "samplers"
+    command = " ".join(["python -m benchmarks.samplers", *names]) if names else "make bench-samplers"
     figures: list[Figure] = []
     for name in names or PARTS:
         print(f"{name} ...", flush=True)
         figures += PARTS[name]()
-    stem = "samplers" if not names else "samplers-part"
-    print(
-        write(
-            stem, "Samplers and device groups", " ".join(["python -m benchmarks.samplers", *names]), figures
-        ).read_text()
-    )
+        written = write(stem, "Samplers and device groups", command, figures)
+    print(written.read_text())
     return int(not all(figure.reached for figure in figures))
 
 
