@@ -19,12 +19,16 @@ DONE = wire.Done()
 
 @dataclass(slots=True)
 class Outgoing:
-    """A reply that leaves once the journal holds what it says; `gone` is called if its caller hung up."""
+    """A reply that leaves once the journal holds what it says; `gone` is called if its caller hung up.
+
+    `waited`: its caller was asleep, and hears before whoever woke it.
+    """
 
     caller: Caller
     body: wire.ReplyBody
     frames: Sequence[wire.Frame] = ()
     gone: Callable[[], None] | None = None
+    waited: bool = False
 
 
 class Replies:
@@ -42,12 +46,12 @@ class Replies:
 
     def reply(
         self, caller: Caller, body: wire.ReplyBody | None, frames: Sequence[wire.Frame] = (),
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[], None] | None = None, waited: bool = False,
     ) -> None:  # fmt: skip
-        """Answer a caller; `gone` is called if it hung up before it could hear."""
+        """Answer a caller; `gone` is called if it hung up before it could hear. Who has waited hears first."""
         body = DONE if body is None else body
         self._traffic.answered(body)
-        self._out.append(Outgoing(caller, body, frames, gone))
+        self._out.append(Outgoing(caller, body, frames, gone, waited))
 
     def fail(self, caller: Caller, error: Exception) -> None:
         """Answer with an error; one that nobody foresaw is logged too."""
@@ -61,7 +65,7 @@ class Replies:
     def send(self) -> None:
         """Let those go that wait now."""
         out, self._out = self._out, []
-        for each in out:
+        for each in sorted(out, key=_hears_later) if len(out) > 1 else out:
             self._send(each)
 
     def written(self) -> bool:
@@ -92,6 +96,10 @@ class Replies:
             each.caller.link.send([wire.encode(wire.Reply(each.caller.sequence, failure))])
         self._out.clear()
         self._fatal(error)
+
+
+def _hears_later(each: Outgoing) -> bool:
+    return not each.waited
 
 
 def sendable(text: str) -> str:

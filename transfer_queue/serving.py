@@ -50,6 +50,7 @@ class Serving:
 
     def _wait(self, waiter: Waiter) -> None:
         self.deadlines.add(waiter)
+        waiter.asleep = True
         if waiter.caller.session:
             self._waiting[waiter.caller.session] = waiter
             if len(self._waiting) >= self._clean_at:
@@ -164,7 +165,8 @@ class Serving:
             self.recorder.undo(consumer.caller, undo)
             self.serve()
 
-        self._replies.reply(consumer.caller, *self._reading.beside(consumer, rows), gone=gone)
+        answer, frames = self._reading.beside(consumer, rows)
+        self._replies.reply(consumer.caller, answer, frames, gone, waited=consumer.asleep)
 
     def leave(self, consumer: Consumer, error: Exception) -> None:
         """The wait ends with this error."""

@@ -27,12 +27,13 @@ class Caller:
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """A request that waits until its deadline."""
+    """A request that waits until its deadline; `asleep` since it could not be served when it came."""
 
     caller: Caller
     since: float
     deadline: float
     over: bool = field(default=False, kw_only=True)
+    asleep: bool = field(default=False, kw_only=True)
 
 
 @dataclass(slots=True, eq=False)

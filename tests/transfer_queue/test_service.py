@@ -67,6 +67,18 @@ def test_what_nobody_waits_for_is_written_too(node: Node, peer: Peer) -> None:
     assert same_after_a_restart(node)
 
 
+def test_who_waited_hears_before_who_woke_it(node: Node, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    waiter = Peer(node, 2)
+    waiter.ask(want_of(1))
+    for name, link in (("producer", peer.link), ("consumer", waiter.link)):
+        send = link.send
+        monkeypatch.setattr(link, "send", lambda parts, name=name, send=send: (order.append(name), send(parts))[1])
+    put(peer, 1)
+
+    assert order == ["consumer", "producer"]
+
+
 def test_nothing_is_done_any_more_once_the_journal_failed(
     node: Node, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
