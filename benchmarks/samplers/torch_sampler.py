@@ -170,7 +170,7 @@ def _exactness(folder: Path) -> list[Figure]:
                     difference = _differences(models[name], prompts[sequence.prompt_index], sequence, params)
                     raw.append(difference[0])
                     sampled.append(difference[1])
-    what = f"|log-prob - Hugging Face forward|, {folder.name}"
+    what = f"log-prob, distance from a Hugging Face forward, {folder.name}"
     return [
         largest_at_most(f"{what}, raw", raw, 1e-5, ""),
         largest_at_most(f"{what}, of the distribution sampled from (0.7, 0.9)", sampled, 1e-5, ""),

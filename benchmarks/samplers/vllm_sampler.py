@@ -160,8 +160,10 @@ def _exactness(sampler: Any, folder: Path) -> list[Figure]:
             sampled.append(differences[1])
     sampler.remove_adapter("adapter")
     return [
-        largest_at_most("|log-prob - Hugging Face forward|, raw", raw, 1e-5, ""),
-        largest_at_most("|log-prob - Hugging Face forward|, of the distribution sampled from", sampled, 1e-5, ""),
+        largest_at_most("log-prob, distance from a Hugging Face forward, raw", raw, 1e-5, ""),
+        largest_at_most(
+            "log-prob, distance from a Hugging Face forward, of the distribution sampled from", sampled, 1e-5, ""
+        ),
     ]
 
 
