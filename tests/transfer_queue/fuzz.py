@@ -20,6 +20,7 @@ from transfer_queue import wire
 from transfer_queue.engine import Settings, open_queue
 from transfer_queue.errors import TransferQueueError
 from transfer_queue.ledger import QueueShape
+from transfer_queue.ledger.counts import count, recount
 from transfer_queue.process import registry_of
 from transfer_queue.service import Service
 
@@ -204,9 +205,18 @@ def run(messages: int, seed: int, every: int = 1000) -> Counter[str]:
             service.tick()
             service.settle()
             good.cycle()
+            _check_counts(service)
     assert FIRED not in os.environ
+    assert "RequestError" not in service.serving.answers.stats().errors  # an error that nobody foresaw
     counts["replies"] = bad.replies
     return counts
+
+
+def _check_counts(service: Service) -> None:
+    """Whether what is counted at each event is what the rows say."""
+    for partition in service.ledger.steps.alive.values():
+        for task in partition.tasks:
+            assert count(service.ledger, partition, task) == recount(service.ledger, partition, task)
 
 
 def _decodes(data: bytes) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transfer_queue.errors import ConfigurationError
 from transfer_queue.ledger.book import Book
 from transfer_queue.ledger.partition import EXISTS, THERE, Partition
 from transfer_queue.ledger.view import CONSUMED, FREE, Rows
@@ -27,6 +28,11 @@ class Rolled:
 
 def rollback(book: Book, version: int) -> Rolled:
     """Carry out `Ledger.rollback`."""
+    if not -1 <= version < 2**31 - 1:
+        raise ConfigurationError(
+            f"version={version} is out of range: it is a whole number from 0 to 2**31 - 2, or -1 to undo every ack "
+            "that bore one"
+        )
     gone_steps = {step for step, bore in book.steps.cleared.items() if bore > version}
     gone_rows: set[int] = set()
     rows: dict[str, list[int]] = {}

@@ -116,3 +116,17 @@ def test_work_stands_as_long_as_somebody_downstream_has_it() -> None:
 
     assert ledger.rollback(5) == Rolled({}, [], [])
     assert count(ledger, ledger.steps.alive[0], "rollout").consumed == 1
+
+
+@pytest.mark.parametrize("version", [-2, -(2**31), 2**31 - 1, 2**63 - 1])
+def test_a_version_that_no_ack_can_bear_is_refused_and_moves_nothing(version: int) -> None:
+    ledger, _ = ledger_of(prompts=2, samples=1)
+    ledger.put_rows(2, ["x"], 0)
+    consume(ledger, 0)
+    partition = ledger.steps.alive[0]
+    before = count(ledger, partition, "train")
+    with pytest.raises(ConfigurationError, match="out of range"):
+        ledger.rollback(version)
+
+    assert count(ledger, partition, "train") == before == recount(ledger, partition, "train")
+    assert ledger.rollback(-1).rows == {"train": [0]}
