@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.queue import peer_venv
+from benchmarks.peer_venv import ROOT, TRANSFER_QUEUE
 from benchmarks.queue.system import NotThere
 
 ANSWER_S = 300.0
@@ -27,9 +27,7 @@ class Side:
     def __init__(self, system: str) -> None:
         self.system = system
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close
-        python, folder = (
-            (peer_venv.python(), _only_benchmarks()) if system == "peer" else (sys.executable, peer_venv.ROOT)
-        )
+        python, folder = (TRANSFER_QUEUE.python(), _only_benchmarks()) if system == "peer" else (sys.executable, ROOT)
         self._process = subprocess.Popen(
             [python, "-P", "-m", "benchmarks.queue.driver", system],
             stdin=subprocess.PIPE,
@@ -78,9 +76,9 @@ class Side:
 
 def _only_benchmarks() -> Path:
     """A folder from which the peer's processes import this package, but not our `transfer_queue`."""
-    folder = peer_venv.FOLDER / "path"
+    folder = TRANSFER_QUEUE.folder / "path"
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "benchmarks"
     if not link.exists():
-        link.symlink_to(peer_venv.ROOT / "benchmarks")
+        link.symlink_to(ROOT / "benchmarks")
     return folder

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 
-from benchmarks.samplers import kit_venv
+from benchmarks.peer_venv import TWINKLE_KIT
 from benchmarks.table import Figure, largest_at_most, median_at_most, missing, more, times_at_least
 from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.model.folder import read_model
@@ -128,7 +128,7 @@ def _beside_kit(folder: Path) -> Figure:
     order = {"folder": str(folder), "prompts": prompts, "tokens": tokens, "rounds": rounds}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:
-        interpreter = kit_venv.python()
+        interpreter = TWINKLE_KIT.python()
         done = subprocess.run(
             [interpreter, "-P", DRIVER],
             input=json.dumps(order),

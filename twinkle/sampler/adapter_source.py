@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from twinkle import hub
-from twinkle.errors import AdapterError, ModelNotFoundError
+from twinkle.errors import AdapterError, ConfigError, ModelNotFoundError
 
 AdapterSource: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | LoraConfig
 CONFIG_FILE = "adapter_config.json"
@@ -108,3 +108,13 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
     for name in ("layer_replication", "alora_invocation_tokens"):
         if fields.get(name):
             raise AdapterError(f"{name}={fields[name]!r} is not supported by this sampler")
+
+
+def check_arguments(adapter_name: object, unknown: Mapping[str, Any]) -> None:
+    """The errors of add_adapter_to_model for arguments that no engine takes."""
+    if unknown:
+        raise ConfigError(f"add_adapter_to_model has no argument {next(iter(unknown))!r}; it takes state_dict")
+    if not isinstance(adapter_name, str) or adapter_name == "":
+        raise AdapterError(
+            f"adapter_name is {adapter_name!r}; it must be a string that is not empty ('' is the base model)"
+        )

@@ -11,11 +11,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 
 from twinkle import hub
 from twinkle.choices import one_of
-from twinkle.errors import AdapterError, ConfigError, ModelNotFoundError, WeightSyncError
+from twinkle.errors import ConfigError, ModelNotFoundError, WeightSyncError
 from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
 from twinkle.model.attention import FLOAT64, GROUPED
 from twinkle.model.folder import DTYPES, read_model
-from twinkle.sampler.adapter_source import AdapterSource, read_adapter
+from twinkle.sampler.adapter_source import AdapterSource, check_arguments, read_adapter
 from twinkle.sampler.adapters import Adapters, LoadedAdapter
 from twinkle.sampler.causal_model import CausalModel
 from twinkle.sampler.requests import ModelLimits
@@ -109,12 +109,7 @@ class TorchSampler(SteppedSampler):
         calls that begin later have the new weights, calls in flight end with the old ones. Keys or shapes that do not
         fit are an AdapterError that names them, and everything stays as it was. The tensors are copied.
         """
-        if kwargs:
-            raise ConfigError(f"add_adapter_to_model has no argument {next(iter(kwargs))!r}; it takes state_dict")
-        if not _is_name(adapter_name):
-            raise AdapterError(
-                f"adapter_name is {adapter_name!r}; it must be a string that is not empty ('' is the base model)"
-            )
+        check_arguments(adapter_name, kwargs)
         config, given = read_adapter(config_or_dir, state_dict)
         self._loop.change(lambda: self._adapters.add(adapter_name, config, given))
 
@@ -163,10 +158,6 @@ class TorchSampler(SteppedSampler):
         self._adapters.moved()
         if self._place.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value != ""
 
 
 def _require_one_rank(mesh: DeviceMesh | None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from twinkle import hub
 from twinkle.errors import AdapterError, ConfigError
 from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
-from twinkle.sampler.adapter_source import AdapterSource, read_adapter
+from twinkle.sampler.adapter_source import AdapterSource, check_arguments, read_adapter
 from twinkle.sampler.base import Inputs, Params
 from twinkle.sampler.engine_loop import Call
 from twinkle.sampler.requests import ModelLimits
@@ -108,12 +108,7 @@ class vLLMSampler(SteppedSampler):
         that have begun end with the old weights, later ones begin with the new. What does not fit the model or vLLM
         (a higher rank than max_lora_rank, DoRA) is an AdapterError, and everything stays as it was.
         """
-        if kwargs:
-            raise ConfigError(f"add_adapter_to_model has no argument {next(iter(kwargs))!r}; it takes state_dict")
-        if not _is_name(adapter_name):
-            raise AdapterError(
-                f"adapter_name is {adapter_name!r}; it must be a string that is not empty ('' is the base model)"
-            )
+        check_arguments(adapter_name, kwargs)
         weights = self._checked(adapter_name, config_or_dir, state_dict)
         self._versions.require_room(adapter_name)
 
@@ -255,7 +250,3 @@ def _require_platform(remote_group: str | None, platform: str) -> None:
 def _require_at_least(low: int, name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < low:
         raise ConfigError(f"{name} is {value!r}; it must be an integer >= {low}")
-
-
-def _is_name(value: object) -> bool:
-    return isinstance(value, str) and value != ""
