@@ -55,21 +55,26 @@ def _template(path: Path, given: object) -> Iterator[Problem]:
 
 
 def _labels(path: Path, labels: Mapping[str, Any]) -> Iterator[Problem]:
-    for key, value in labels.items():
-        where = (*path, str(key))
-        prefix = str(key).rpartition("/")[0]
+    for key in labels:
+        prefix = key.rpartition("/")[0] if isinstance(key, str) else ""
         if key == KUEUE_LABEL:
             text = "Kueue would queue each pod by itself: set this label on the stack, which becomes one workload"
-            yield Problem(where, text, "error", "MisplacedLabel")
+            yield Problem((*path, key), text, "error", "MisplacedLabel")
         elif prefix in (GROUP, RAY_GROUP) or prefix.endswith((f".{GROUP}", f".{RAY_GROUP}")):
-            yield Problem(where, f"labels of {prefix} are set by the operator and KubeRay: leave it out", "error",
-                          "ReservedLabel")  # fmt: skip
-        elif not re.fullmatch(rf"({_PREFIX})?{_NAME}", str(key)):
-            yield Problem(where, f"{key!r} is no label: [prefix/]name, name of at most 63 letters, digits, - _ .",
-                          "error", "InvalidPodTemplate")  # fmt: skip
+            text = f"labels of {prefix} are set by the operator and KubeRay: leave it out"
+            yield Problem((*path, key), text, "error", "ReservedLabel")
+    yield from label_problems(path, labels)
+
+
+def label_problems(path: Path, labels: object) -> Iterator[Problem]:
+    """Labels that no object can bear."""
+    for key, value in _mapping(labels).items():
+        if not re.fullmatch(rf"({_PREFIX})?{_NAME}", str(key)):
+            text = f"{key!r} is no label: [prefix/]name, name of at most 63 letters, digits, - _ ."
+            yield Problem((*path, str(key)), text, "error", "InvalidLabel")
         elif not isinstance(value, str) or not re.fullmatch(f"{_NAME}?", value):
             text = f"{value!r} is no label value: a string of <= 63 letters, digits, - _ . (quote true and numbers)"
-            yield Problem(where, text, "error", "InvalidPodTemplate")
+            yield Problem((*path, str(key)), text, "error", "InvalidLabel")
 
 
 def _service_account(path: Path, holder: Mapping[str, Any]) -> Iterator[Problem]:
