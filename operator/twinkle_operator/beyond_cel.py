@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from twinkle_operator.problem import Path, Problem
+from twinkle_operator.problem import MapKey, Path, Problem
 from twinkle_operator.words import GROUP, KUEUE_LABEL, RAY_GROUP, RAY_VERSION
 
 UNTRAINED_AXES = ("fsdp", "tp", "pp", "cp", "ep")
@@ -55,14 +55,14 @@ def _template(path: Path, given: object) -> Iterator[Problem]:
 
 
 def _labels(path: Path, labels: Mapping[str, Any]) -> Iterator[Problem]:
-    for key in labels:
-        prefix = key.rpartition("/")[0] if isinstance(key, str) else ""
+    for key in map(str, labels):
+        prefix = key.rpartition("/")[0]
         if key == KUEUE_LABEL:
             text = "Kueue would queue each pod by itself: set this label on the stack, which becomes one workload"
-            yield Problem((*path, key), text, "error", "MisplacedLabel")
+            yield Problem((*path, MapKey(key)), text, "error", "MisplacedLabel")
         elif prefix in (GROUP, RAY_GROUP) or prefix.endswith((f".{GROUP}", f".{RAY_GROUP}")):
             text = f"labels of {prefix} are set by the operator and KubeRay: leave it out"
-            yield Problem((*path, key), text, "error", "ReservedLabel")
+            yield Problem((*path, MapKey(key)), text, "error", "ReservedLabel")
     yield from label_problems(path, labels)
 
 
@@ -71,10 +71,10 @@ def label_problems(path: Path, labels: object) -> Iterator[Problem]:
     for key, value in _mapping(labels).items():
         if not re.fullmatch(rf"({_PREFIX})?{_NAME}", str(key)):
             text = f"{key!r} is no label: [prefix/]name, name of at most 63 letters, digits, - _ ."
-            yield Problem((*path, str(key)), text, "error", "InvalidLabel")
+            yield Problem((*path, MapKey(key)), text, "error", "InvalidLabel")
         elif not isinstance(value, str) or not re.fullmatch(f"{_NAME}?", value):
             text = f"{value!r} is no label value: a string of <= 63 letters, digits, - _ . (quote true and numbers)"
-            yield Problem((*path, str(key)), text, "error", "InvalidLabel")
+            yield Problem((*path, MapKey(key)), text, "error", "InvalidLabel")
 
 
 def _service_account(path: Path, holder: Mapping[str, Any]) -> Iterator[Problem]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 import cel
 from cel import stdlib
 
-from twinkle_operator.problem import Path, Problem
+from twinkle_operator.problem import MapKey, Path, Problem
 from twinkle_operator.validate import quantity
 from twinkle_operator.validate.structure import Schema, identity
 
 ABSENT = object()
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
     "quantity": str,
     "isQuantity": quantity.is_quantity,
     "compareTo": quantity.compare,
@@ -46,7 +46,8 @@ def _children(schema: Schema, value: Any, before: Any) -> Iterator[tuple[str | i
         known, other = schema.get("properties", {}), schema.get("additionalProperties", {})
         olds = before if isinstance(before, dict) else {}
         for name, each in value.items():
-            yield name, known.get(name, other), each, olds.get(name, ABSENT)
+            key = name if name in known else MapKey(name)
+            yield key, known.get(name, other), each, olds.get(name, ABSENT)
     elif isinstance(value, list):
         inner = schema.get("items", {})
         keyed = {identity(schema, each): each for each in before} if isinstance(before, list) else {}
@@ -69,9 +70,13 @@ def _broken(rule: Mapping[str, str], value: Any, before: Any, path: Path) -> Ite
         sentence = _compiled(rule["messageExpression"]).execute(context) if "messageExpression" in rule else None
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         sentence = f"{rule['message']} (not evaluated: {error})"
-    is_line = isinstance(sentence, str) and sentence.strip() != "" and "\n" not in sentence
     field = tuple(rule.get("fieldPath", "").split(".")[1:])
-    yield Problem((*path, *field), sentence if is_line else rule["message"])
+    yield Problem((*path, *field), _line(sentence) or rule["message"])
+
+
+def _line(sentence: object) -> str:
+    """A sentence that the API server would print: one line of text; else nothing."""
+    return sentence if isinstance(sentence, str) and "\n" not in sentence else ""
 
 
 @cache

@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def documents(text: str) -> Iterator[Document]:
-    """The documents of a file that hold anything.
+    """The documents of a file.
 
     Raises:
         SyntaxProblem: it is no YAML.
@@ -54,10 +54,9 @@ def documents(text: str) -> Iterator[Document]:
     loader = _Loader(text)
     try:
         while loader.check_node():
-            root = loader.get_node()
-            document = Document(None, {(): root.start_mark.line + 1}, [])
-            value = _Reader(loader, document).read(root, ())
-            if value is not None:
+            if (root := loader.get_node()) is not None:
+                document = Document(None, {(): root.start_mark.line + 1}, [])
+                value = _Reader(loader, document).read(root, ())
                 yield msgspec.structs.replace(document, value=value)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

@@ -9,7 +9,7 @@ _QUANTITY = re.compile(r"([+-]?(?:[0-9]+[.]?[0-9]*|[.][0-9]+))(?:([numkMGTPE]|[K
 _BINARY = {f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTPE", 1)}
 _DECIMAL = {letter: Decimal(1000) ** power for power, letter in enumerate("num", -3)}
 _DECIMAL |= {letter: Decimal(1000) ** power for power, letter in enumerate("kMGTPE", 1)}
-_FACTORS = {None: Decimal(1), **_BINARY, **_DECIMAL}
+_FACTORS = _BINARY | _DECIMAL
 
 
 def parse(text: str) -> Decimal:
@@ -22,7 +22,7 @@ def parse(text: str) -> Decimal:
     if match is None:
         raise ValueError(f"{text!r} is no quantity: give a number, or one with m, k, M, G, Ki, Mi or Gi")
     number, unit, exponent = match.groups()
-    return Decimal(number) * _FACTORS[unit] * Decimal(10) ** int(exponent or 0)
+    return Decimal(f"{number}e{exponent or 0}") * (_FACTORS[unit] if unit else 1)
 
 
 def is_quantity(text: str) -> bool:

@@ -23,7 +23,8 @@ def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> 
     old = cel_rules.ABSENT if before is None else structure.with_defaults(schema, dict(before))
     found += cel_rules.problems(schema, structure.with_defaults(schema, value), old, ill=ill)
     found += beyond_cel.problems(stack)
-    found += pod_specs.problems(_mapping(stack.get("spec")))
+    known = {problem.path for problem in found}
+    found += (each for each in pod_specs.problems(_mapping(stack.get("spec"))) if each.path not in known)
     return list(dict.fromkeys(found))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from twinkle_operator.problem import Path, Problem
+from twinkle_operator.problem import MapKey, Path, Problem
 
 Schema = Mapping[str, Any]
 
@@ -23,12 +23,13 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def with_defaults(schema: Schema, value: Any) -> Any:
-    """A copy in which what was left out has its default, as the API server stores it."""
+    """A copy as the API server stores it: null is left out, and what was left out has its default."""
     if isinstance(value, dict):
         known = schema.get("properties", {})
-        filled = dict(value)
+        is_open = schema.get("x-kubernetes-preserve-unknown-fields")
+        filled = {name: each for name, each in value.items() if each is not None or (is_open and name not in known)}
         for name, field in known.items():
-            if filled.get(name) is None and "default" in field:
+            if name not in filled and "default" in field:
                 filled[name] = copy.deepcopy(field["default"])
         inner = schema.get("additionalProperties", {})
         return {name: with_defaults(known.get(name, inner), each) for name, each in filled.items()}
@@ -73,7 +74,7 @@ def _object(schema: Schema, value: dict[str, Any], path: Path) -> Iterator[Probl
         if name in known:
             yield from problems(known[name], each, (*path, name))
         elif inner is not None:
-            yield from problems(inner, each, (*path, name))
+            yield from problems(inner, each, (*path, MapKey(name)))
         elif known and not schema.get("x-kubernetes-preserve-unknown-fields"):
             yield Problem((*path, name), f"unknown field{nearest(name, known)}", reason=UNKNOWN_FIELD)
 
