@@ -1,0 +1,70 @@
+"""What the operator says: the status of a TrainingStack."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from twinkle_operator.spec import Part, Text
+
+ConditionType = Literal[
+    "Ready", "ClusterReady", "SamplersReady", "QueueReady", "Durable", "Suspended", "Complete", "Failed"
+]
+Answer = Literal["True", "False", "Unknown"]
+
+
+class Condition(Part, frozen=True, omit_defaults=False):
+    """One condition, as metav1.Condition."""
+
+    type: ConditionType
+    status: Answer
+    observed_generation: int
+    last_transition_time: Annotated[str, Meta(description="RFC 3339; when the status last changed.")]
+    reason: Annotated[str, Meta(max_length=1024, description="One word in CamelCase.")]
+    message: Annotated[str, Meta(max_length=32768, description="One sentence for a person.")]
+
+
+class Queue(Part, frozen=True):
+    """The queue in one line."""
+
+    task: Annotated[Text | None, Meta(description="The last task of the pipeline that has asked for rows.")] = None
+    ready: Annotated[int, Meta(ge=0, description="Rows that it could have now.")] = 0
+    required: Annotated[int, Meta(ge=0, description="Rows that it asked for.")] = 0
+    reason: Annotated[Text | None, Meta(description="Why rows are missing, in one word; left out when none is.")] = None
+    summary: Annotated[Text, Meta(description="ready/required.")] = "0/0"
+
+
+class Progress(Part, frozen=True):
+    """Where training stands."""
+
+    step: Annotated[int | None, Meta(description="Optimizer steps done.")] = None
+    reward: Annotated[Text | None, Meta(description="Mean reward of the newest step, four digits.")] = None
+    version: Annotated[Text | None, Meta(description="Newest weights, lineage.step.")] = None
+    checkpoint_step: Annotated[int | None, Meta(description="Step of the newest checkpoint.")] = None
+
+
+class GroupState(Part, frozen=True):
+    """Pods of one device group."""
+
+    name: str
+    desired: Annotated[int, Meta(ge=0, description="Pods wanted.")] = 0
+    ready: Annotated[int, Meta(ge=0, description="Pods ready.")] = 0
+
+
+class Status(Part, frozen=True):
+    """Status of a TrainingStack; written by the operator alone."""
+
+    observed_generation: Annotated[int, Meta(description="Generation of the spec that this status speaks of.")] = 0
+    conditions: list[Condition] = msgspec.field(default_factory=list)
+    queue: Queue | None = None
+    progress: Progress | None = None
+    device_groups: list[GroupState] = msgspec.field(default_factory=list)
+    samplers: Annotated[Text, Meta(description="Sampler pods ready / wanted.")] = "0/0"
+    ray_cluster: Annotated[Text | None, Meta(description="The RayCluster, while there is one.")] = None
+    ray_job: Annotated[Text | None, Meta(description="The RayJob of the newest attempt.")] = None
+    attempts: Annotated[int, Meta(ge=0, description="RayJobs begun.")] = 0
+    failures: Annotated[int, Meta(ge=0, description="Entrypoints that failed; run.backoffLimit bounds them.")] = 0
+    restarts: Annotated[int, Meta(ge=0, description="Attempts ended by lost pods, suspension or a new template.")] = 0
+    run_folder: Annotated[Text | None, Meta(description="Folder of the run, on the head.")] = None
