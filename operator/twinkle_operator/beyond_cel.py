@@ -26,7 +26,7 @@ def problems(stack: Mapping[str, Any]) -> list[Problem]:
     found += _template(("spec", "head", "podTemplate"), _mapping(spec["head"])["podTemplate"])
     for index, given in enumerate(_list(spec["deviceGroups"])):
         group, path = _mapping(given), ("spec", "deviceGroups", index)
-        found += _mesh(path, group)
+        found += [*_mesh(path, group), *_device(path, group)]
         found += _template((*path, "podTemplate"), group["podTemplate"])
     return found
 
@@ -44,6 +44,12 @@ def _mesh(path: Path, group: Mapping[str, Any]) -> Iterator[Problem]:
         if mesh[axis] not in (None, 1):
             text = f"this version trains along dp alone; {axis} is {mesh[axis]}: leave it out and size the group by dp"
             yield Problem((*path, "mesh", axis), text, "error", "UnsupportedMesh")
+
+
+def _device(path: Path, group: Mapping[str, Any]) -> Iterator[Problem]:
+    if group["deviceType"] == "npu" and group["role"] != "reward":
+        text = "this version trains and samples on cpu and cuda; an npu can be counted, but no model runs on it"
+        yield Problem((*path, "deviceType"), text, "error", "UnsupportedDevice")
 
 
 def _template(path: Path, given: object) -> Iterator[Problem]:

@@ -9,8 +9,8 @@ from typing import Any
 import cel
 from cel import stdlib
 
+from twinkle_operator import quantity
 from twinkle_operator.problem import MapKey, Path, Problem
-from twinkle_operator.validate import quantity
 from twinkle_operator.validate.structure import Schema, identity
 
 ABSENT = object()
