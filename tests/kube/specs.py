@@ -2,7 +2,7 @@
 
 stacks()                    whole objects, as a person writes them (camelCase, defaults left out or spelled out)
 specs()                     their specs
-specs(trained=False)        trainer meshes beyond dp and npus, too: the API server takes them, this version cannot use them
+specs(trained=False)        trainer meshes beyond dp and npus, too, which the API server takes and no run can use yet
 """
 
 from __future__ import annotations
