@@ -5,12 +5,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 import twinkle
 from transfer_queue import TransferQueueController
 from twinkle.config import TrainConfig
-from twinkle.errors import ConfigError
+from twinkle.errors import ConfigError, RunError
 
 QUEUE_S = 60.0
 FOR_MANY = ("ray", "memory")
@@ -53,8 +53,19 @@ def queue_on_ray(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         options = {**options, "listen": f"tcp://{ray.util.get_node_ip_address()}:0"}
     actor = TransferQueueController.remote(**options)
     try:
-        yield ray.get(actor.get_info.remote(), timeout=QUEUE_S)
+        yield _started(actor)
     finally:
         with suppress(RayError):  # it may be what was lost
             ray.get(actor.stop.remote(), timeout=QUEUE_S)
         ray.kill(actor)
+
+
+def _started(actor: Any) -> dict[str, Any]:
+    try:
+        info: dict[str, Any] = ray.get(actor.get_info.remote(), timeout=QUEUE_S)
+    except GetTimeoutError as error:
+        raise RunError(f"The queue's controller did not start on this machine within {QUEUE_S:g} s.") from error
+    except RayActorError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise RunError(f"The queue's controller did not start on this machine: {lines[-1]}") from error
+    return info

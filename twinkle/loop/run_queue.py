@@ -79,7 +79,7 @@ def _journal(config: TrainConfig, run: RunFolder) -> Iterator[Path | None]:
     mine = root / read_json(run / STARTED)["id"]
     try:
         shutil.rmtree(mine, ignore_errors=True)
-        mine.mkdir(parents=True)
+        mine.mkdir(mode=0o700, parents=True)
     except OSError as error:
         raise ConfigError(
             f"queue.journal={str(root)!r} cannot be written ({error.strerror}): name a folder of yours."
