@@ -30,7 +30,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """The stack's RayCluster, stripped to what `plan` reads.
 
-    `template` is the annotation TEMPLATE_ANNOTATION, empty where it is missing: what the spec was made from. `state` is
+    `template` is the annotation TEMPLATE, empty where it is missing: what the spec was made from. `state` is
     KubeRay's .status.state (ready, suspended or empty); `reason` and `message` are those of the first of its conditions
     ReplicaFailure=True and HeadPodReady=False that it has, else empty.
     """
@@ -46,7 +46,8 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 class Pod(msgspec.Struct, frozen=True, kw_only=True):
     """A pod of the stack's RayCluster, stripped to what `plan` reads.
 
-    `group` is the worker group, `head` for the head; `restarts` counts those of container 0. `why` says what keeps it
+    `group` is the worker group, `head` for the head; `template` the label TEMPLATE: a pod of another spec is about to
+    go. `restarts` counts those of container 0. `why` says what keeps it
     from being ready, in KubeRay's or the kubelet's words (Unschedulable, ImagePullBackOff, ...). `lost` is true when it
     ended for a reason that is not its program's: eviction, preemption, a lost node. Pods that ended and pods that are
     being deleted are listed, too.
@@ -55,6 +56,7 @@ class Pod(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     uid: str
     group: str
+    template: str = ""
     ready: bool = False
     deleting: bool = False
     restarts: int = 0

@@ -20,8 +20,9 @@ GROUP_LABEL = f"{GROUP}/device-group"
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On a RayJob: the number of its attempt."""
 
-TEMPLATE_ANNOTATION = f"{GROUP}/template"
-"""On RayCluster and RayJob: a hash of the spec that they were made from; another one rolls them."""
+TEMPLATE = f"{GROUP}/template"
+"""Annotation of RayCluster and RayJob, label of the RayCluster's pods: a hash of what they were made from; another one
+rolls them."""
 
 HEAD_ANNOTATION = f"{GROUP}/head-uid"
 RESTARTS_ANNOTATION = f"{GROUP}/head-restarts"
@@ -29,6 +30,10 @@ RESTARTS_ANNOTATION = f"{GROUP}/head-restarts"
 
 NOTE_ANNOTATION = f"{GROUP}/counters"
 """On a RayJob: the stack's counters when it began, so that no crash between two writes counts anything twice."""
+
+RUNS_PATH = "/runs"
+JOURNAL_PATH = "/var/lib/twinkle/journal"
+"""On the head: where runs lie without a volume, and the queue's journal, which serves the controller's death only."""
 
 REFUSED = "Refused"
 """Why of a poll whose connection was refused: nothing listens."""
