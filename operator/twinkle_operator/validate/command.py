@@ -12,7 +12,6 @@ import msgspec
 from twinkle_operator.problem import Problem
 from twinkle_operator.validate.documents import Document, SyntaxProblem, documents
 from twinkle_operator.validate.stack import check
-from twinkle_operator.validate.structure import nearest
 from twinkle_operator.words import API_VERSION, GROUP, KIND
 
 VALID, INVALID = 0, 2
@@ -91,7 +90,7 @@ def _stack_troubles(file: str, document: Document) -> list[Finding]:
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         given = document.value.get(key)
         if given != wanted:
-            text = f"{key}: is {given!r}, must be {wanted!r}{nearest(str(given), [wanted]) if given else ''}"
+            text = f"{key}: is {given!r}, must be {wanted!r}"
             troubles.append(Finding(_label(file), document.line((key,)), "error", text))
     return troubles
 
