@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
@@ -26,9 +26,13 @@ Query = Mapping[str, str]
 
 
 class Client:
-    """A session with the API server; logs in again, once a call, when it is answered 401."""
+    """A session with the API server; logs in again, once a call, when it is answered 401.
 
-    def __init__(self, *, deadline: float = DEADLINE_S) -> None:
+    `count` is told the method of every call.
+    """
+
+    def __init__(self, *, deadline: float = DEADLINE_S, count: Callable[[str], None] = lambda _: None) -> None:
+        self._count = count
         self._timeout = aiohttp.ClientTimeout(total=deadline, sock_connect=5)
         self._server = ""
         self._session: aiohttp.ClientSession | None = None
@@ -96,7 +100,13 @@ class Client:
         return await self.call("DELETE", resource.path(namespace, name), body)
 
     async def call(
-        self, method: Method, path: str, body: Manifest | None = None, *, query: Query | None = None, content: str = JSON
+        self,
+        method: Method,
+        path: str,
+        body: Manifest | None = None,
+        *,
+        query: Query | None = None,
+        content: str = JSON,
     ) -> Manifest:
         """One request; the JSON of its answer.
 
@@ -107,7 +117,13 @@ class Client:
         return self._decoded(await self.text(method, path, body, query=query, content=content))
 
     async def text(
-        self, method: Method, path: str, body: Manifest | None = None, *, query: Query | None = None, content: str = JSON
+        self,
+        method: Method,
+        path: str,
+        body: Manifest | None = None,
+        *,
+        query: Query | None = None,
+        content: str = JSON,
     ) -> bytes:
         """The same, not decoded."""
         try:
@@ -116,10 +132,9 @@ class Client:
             await self._log_in_again()
             return await self._once(method, path, body, query, content)
 
-    async def _once(
-        self, method: Method, path: str, body: Manifest | None, query: Query | None, content: str
-    ) -> bytes:
+    async def _once(self, method: Method, path: str, body: Manifest | None, query: Query | None, content: str) -> bytes:
         assert self._session is not None, "the client is used outside its `async with`"
+        self._count(method)
         data = None if body is None else msgspec.json.encode(body)
         try:
             async with self._session.request(
@@ -132,8 +147,8 @@ class Client:
                 allow_redirects=False,
             ) as answer:
                 text = await answer.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            raise Unreachable(f"{method} {path} got no answer: {error or type(error).__name__}") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"{method} {path} got no answer: {str(error) or type(error).__name__}") from error
         if answer.status >= 300:
             raise api_error(f"{method} {path}", answer.status, text, answer.headers.get("Retry-After"))
         return text

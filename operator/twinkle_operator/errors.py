@@ -1,17 +1,17 @@
 """What goes wrong between the operator and the API server.
 
-    OperatorError
-    ├── Unreachable        no answer: refused, dropped or too slow; try again
-    ├── Outdated           the cache is behind the server; look again
-    ├── NameTaken          an object of that name is not this stack's
-    └── ApiError           the server answered with an error
-        ├── NotFound       404
-        ├── Conflict       409: somebody else was first
-        ├── Gone           410: a list or watch has to begin anew
-        ├── Forbidden      403: rights, quotas and admission
-        ├── Unauthorized   401: log in again
-        ├── Refused        400, 422 and 500 "typed patch": what was sent is wrong; never try the same again
-        └── Busy           429 and 5xx; try again, not before `retry_after`
+OperatorError
+├── Unreachable        no answer: refused, dropped or too slow; try again
+├── Outdated           the cache is behind the server; look again
+├── NameTaken          an object of that name is not this stack's
+└── ApiError           the server answered with an error
+    ├── NotFound       404
+    ├── Conflict       409: somebody else was first
+    ├── Gone           410: a list or watch has to begin anew
+    ├── Forbidden      403: rights, quotas and admission
+    ├── Unauthorized   401: log in again
+    ├── Refused        400, 422 and 500 "typed patch": what was sent is wrong; never try the same again
+    └── Busy           429 and 5xx; try again, not before `retry_after`
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class NameTaken(OperatorError):
 
 
 class ApiError(OperatorError):
-    """The server's answer: `status` is HTTP's, `retry_after` seconds if it named them, `fields` (path, what is wrong)."""
+    """The server's answer: `status` is HTTP's, `fields` are (path, what is wrong), `retry_after` is in seconds."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """What of an object is ours: the fields that server-side apply records under our field manager.
 
-The object cut down to them equals the manifest last applied, until somebody changes, takes or removes one of those fields;
-fields of others, defaults and status never show.
+The object cut down to them equals the manifest last applied, until somebody changes, takes or removes one of those
+fields; fields of others, defaults and status never show.
 """
 
 from __future__ import annotations

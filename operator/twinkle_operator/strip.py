@@ -1,4 +1,4 @@
-"""Objects of the API server cut down to what a plan reads: a stack, a pod, a job, a child, a warning."""
+"""Objects of the API server cut down to what a plan reads: a stack, a RayCluster, a RayJob, a pod, a warning."""
 
 from __future__ import annotations
 
@@ -8,23 +8,30 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from twinkle_operator.observed import Pod, Stack
+from twinkle_operator.observed import Cluster, Job, Pod, Stack
 from twinkle_operator.resources import Manifest
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Status
-from twinkle_operator.words import GROUP_LABEL, KIND
+from twinkle_operator.words import (
+    ATTEMPT_LABEL,
+    GROUP_LABEL,
+    HEAD_ANNOTATION,
+    NOTE_ANNOTATION,
+    RESTARTS_ANNOTATION,
+    TEMPLATE_ANNOTATION,
+)
 
 HEAD = "head"
 TEXT = 1024
 """Characters of a message of others that are kept."""
+WORD = 128
+"""Characters of a reason."""
 
 LOST = frozenset({"Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown"})
 """Reasons of a failed pod that are not its program's."""
 LOST_REASONS = frozenset({"PreemptionByScheduler", "DeletionByTaintManager", "EvictionByEvictionAPI",
                           "DeletionByPodGC", "TerminationByKubelet"})  # fmt: skip
 """Reasons of the condition DisruptionTarget."""
-
-KEPT = ("name", "namespace", "uid", "labels", "annotations", "generation", "creationTimestamp", "deletionTimestamp")
 
 
 class Warned(NamedTuple):
@@ -57,18 +64,48 @@ def stack(raw: Manifest) -> Stack:
     )
 
 
-def child(raw: Manifest) -> Manifest:
-    """A child without what the API server keeps for itself."""
-    metadata = {name: raw["metadata"][name] for name in KEPT if name in raw["metadata"]}
-    rest = {name: raw[name] for name in ("apiVersion", "kind", "spec", "status") if name in raw}
-    return {**rest, "metadata": metadata}
+def cluster(raw: Manifest) -> Cluster:
+    """A RayCluster."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    failed, head = _condition(status, "ReplicaFailure"), _condition(status, "HeadPodReady")
+    trouble = failed if failed.get("status") == "True" else head if head.get("status") == "False" else {}
+    return Cluster(
+        uid=metadata["uid"],
+        template=(metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""),
+        state=status.get("state") or "",
+        reason=(trouble.get("reason") or "")[:WORD],
+        message=(trouble.get("message") or "")[:TEXT],
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def job(raw: Manifest) -> Job:
+    """A RayJob; one whose annotations were taken away is bound to no head."""
+    metadata, status = raw["metadata"], raw.get("status") or {}
+    labels, notes = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    message = status.get("message") or ""
+    return Job(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        attempt=_number(labels.get(ATTEMPT_LABEL)),
+        head_uid=notes.get(HEAD_ANNOTATION, ""),
+        head_restarts=_number(notes.get(RESTARTS_ANNOTATION)),
+        template=notes.get(TEMPLATE_ANNOTATION, ""),
+        note=notes.get(NOTE_ANNOTATION, ""),
+        status=status.get("jobStatus") or "",
+        deployment=status.get("jobDeploymentStatus") or "",
+        message=message[:TEXT],
+        exit_code=exit_code(message),
+        deleting="deletionTimestamp" in metadata,
+        created=seconds(metadata.get("creationTimestamp")),
+    )
 
 
 def owner(raw: Manifest) -> tuple[str, str]:
-    """Name and uid of the TrainingStack that controls an object; empty if none does."""
+    """Kind and uid of what controls an object; empty if nothing does."""
     for reference in raw["metadata"].get("ownerReferences") or ():
-        if reference.get("kind") == KIND and reference.get("controller"):
-            return reference.get("name", ""), reference.get("uid", "")
+        if reference.get("controller"):
+            return reference.get("kind", ""), reference.get("uid", "")
     return "", ""
 
 
@@ -102,7 +139,7 @@ def warned(raw: Manifest) -> Warned:
         name=about.get("name", ""),
         uid=about.get("uid", ""),
         at=seconds(at),
-        reason=(raw.get("reason") or "")[:128],
+        reason=(raw.get("reason") or "")[:WORD],
         message=(raw.get("message") or "")[:TEXT],
     )
 
@@ -116,6 +153,10 @@ def exit_code(message: str) -> int | None:
     """Of the driver, from Ray's sentence about a job that failed."""
     found = re.search(r"exit code:? (\d{1,3})\b", message)
     return int(found[1]) if found else None
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isdecimal() else 0
 
 
 def _spec(raw: Any) -> tuple[Spec | None, str]:

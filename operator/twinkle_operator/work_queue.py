@@ -21,8 +21,8 @@ class WorkQueue(Generic[K]):
     """Keys in the order in which they fell due.
 
     A key that is added while a worker has it comes again when that worker is done. A failure delays its key by
-    `first * 2**(failures - 1)` seconds, at most `most`, each shortened by up to a fifth so that keys that failed together
-    do not come together; adding the key does not cut that short.
+    `first * 2**(failures - 1)` seconds, at most `most`, each shortened by up to a fifth so that keys that failed
+    together do not come together; adding the key does not cut that short.
     """
 
     def __init__(
@@ -70,13 +70,13 @@ class WorkQueue(Generic[K]):
         return max(0.0, self._heap[0][0] - self._clock()) if self._heap else None
 
     def done(self, key: K, *, again: float | None = None) -> None:
-        """The worker succeeded: forget failures; come again in `again` seconds, and at once if it was added meanwhile."""
+        """The worker succeeded: forget failures; come again in `again` seconds, at once if it was added meanwhile."""
         self._failures.pop(key, None)
         self._not_before.pop(key, None)
         self._return(key, again)
 
     def failed(self, key: K, *, at_least: float = 0.0) -> float:
-        """The worker failed: come again after the backoff, or `at_least` seconds (a server's Retry-After); the delay."""
+        """The worker failed: come again after the backoff, or `at_least` seconds (Retry-After); returns the delay."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         backoff = min(self._most, self._first * 2.0 ** min(failures - 1, 32)) * (1 - self._jitter() / 5)
         delay = max(backoff, min(at_least, self._most))
