@@ -20,7 +20,7 @@ from twinkle_operator.liveness import Beats
 from twinkle_operator.metrics import Metrics
 from twinkle_operator.poller import Poller
 from twinkle_operator.reconcile import Reconciler
-from twinkle_operator.resources import Key, Manifest, Resource
+from twinkle_operator.resources import Manifest, Resource
 from twinkle_operator.served import Served
 from twinkle_operator.settings import Settings
 from twinkle_operator.workers import RESYNC_S, Workers
@@ -128,7 +128,7 @@ class Operator:
         ended: asyncio.Future[BaseException | None] = self._loop.create_future()
 
         def end(why: BaseException | None) -> None:
-            self._loop.call_soon_threadsafe(lambda: ended.done() or ended.set_result(why))
+            self._loop.call_soon_threadsafe(_settle, ended, why)
 
         watched = self._served.watched
         self._beats.expect({resource.path(each) for resource in watched for each in self._namespaces})
@@ -192,3 +192,8 @@ class Operator:
             self._loop.call_soon_threadsafe(self._relist.set)
         if key is not None:
             self._loop.call_soon_threadsafe(self._workers.add, key)
+
+
+def _settle(future: asyncio.Future[BaseException | None], why: BaseException | None) -> None:
+    if not future.done():
+        future.set_result(why)

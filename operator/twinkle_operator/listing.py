@@ -17,8 +17,8 @@ async def refresh(
 ) -> set[Key]:
     """Make the cache hold what the server holds; the stacks of which something changed.
 
-    A watch tells of what happens while it lasts. What was deleted between two of them nobody tells: kopf lists anew, and
-    shows what is there. A namespace of None is the whole cluster.
+    A watch tells of what happens while it lasts. What was deleted between two of them nobody tells: kopf lists
+    anew, and shows what is there. A namespace of None is the whole cluster.
 
     Raises:
         ApiError, Unreachable: the cache holds what it held, or newer.

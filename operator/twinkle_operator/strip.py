@@ -18,7 +18,7 @@ from twinkle_operator.words import (
     HEAD_ANNOTATION,
     NOTE_ANNOTATION,
     RESTARTS_ANNOTATION,
-    TEMPLATE_ANNOTATION,
+    TEMPLATE,
 )
 
 HEAD = "head"
@@ -71,7 +71,7 @@ def cluster(raw: Manifest) -> Cluster:
     trouble = failed if failed.get("status") == "True" else head if head.get("status") == "False" else {}
     return Cluster(
         uid=metadata["uid"],
-        template=(metadata.get("annotations") or {}).get(TEMPLATE_ANNOTATION, ""),
+        template=(metadata.get("annotations") or {}).get(TEMPLATE, ""),
         state=status.get("state") or "",
         reason=(trouble.get("reason") or "")[:WORD],
         message=(trouble.get("message") or "")[:TEXT],
@@ -90,7 +90,7 @@ def job(raw: Manifest) -> Job:
         attempt=_number(labels.get(ATTEMPT_LABEL)),
         head_uid=notes.get(HEAD_ANNOTATION, ""),
         head_restarts=_number(notes.get(RESTARTS_ANNOTATION)),
-        template=notes.get(TEMPLATE_ANNOTATION, ""),
+        template=notes.get(TEMPLATE, ""),
         note=notes.get(NOTE_ANNOTATION, ""),
         status=status.get("jobStatus") or "",
         deployment=status.get("jobDeploymentStatus") or "",
@@ -122,6 +122,7 @@ def pod(raw: Manifest) -> Pod | None:
         name=metadata["name"],
         uid=metadata["uid"],
         group=HEAD if node_type == HEAD else labels.get(GROUP_LABEL) or labels.get("ray.io/group", ""),
+        template=labels.get(TEMPLATE, ""),
         ready=_condition(status, "Ready").get("status") == "True",
         deleting="deletionTimestamp" in metadata,
         restarts=next((each.get("restartCount", 0) for each in containers if each.get("name") == first), 0),

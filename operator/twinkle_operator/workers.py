@@ -74,7 +74,7 @@ class Workers:
                 again = await self._reconcile(key)
         except OperatorError as error:
             self._failed(key, error, (isinstance(error, ApiError) and error.retry_after) or 0.0)
-        except Exception as error:  # noqa: BLE001 (a bug that one stack brings out must not stop the others)
+        except Exception as error:
             log.exception("the pass over %s/%s broke", *key)
             self._failed(key, error, 0.0)
         else:
