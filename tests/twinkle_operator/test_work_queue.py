@@ -1,4 +1,4 @@
-"""The queue of keys: nothing lost, nothing twice at a time, no failure retried early, whatever happens in which order."""
+"""The queue of keys: nothing lost, nothing twice at a time, no failure retried early, whatever the order of things."""
 
 from __future__ import annotations
 
