@@ -14,6 +14,8 @@ from twinkle_operator.problem import MapKey, Path, Problem
 from twinkle_operator.validate.structure import Schema, identity
 
 ABSENT = object()
+_NAME = ("metadata", "name")
+"""All that rules of the root read and speak of; a CRD may not name it as their fieldPath."""
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "quantity": str,
     "isQuantity": quantity.is_quantity,
@@ -57,8 +59,8 @@ def _children(schema: Schema, value: Any, before: Any) -> Iterator[tuple[str | i
 
 
 def _is_ill(path: Path, ill: frozenset[Path]) -> bool:
-    """Whether rules of this object may meet what does not fit the schema; those of the root read metadata alone."""
-    reads = path or ("metadata",)
+    """Whether rules of this object may meet what does not fit the schema."""
+    reads = path or _NAME
     return any(each[: len(reads)] == reads for each in ill)
 
 
@@ -71,7 +73,7 @@ def _broken(rule: Mapping[str, str], value: Any, before: Any, path: Path) -> Ite
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         sentence = f"{rule['message']} (not evaluated: {error})"
     field = tuple(rule.get("fieldPath", "").split(".")[1:])
-    yield Problem((*path, *field), _line(sentence) or rule["message"])
+    yield Problem((*path, *field) or _NAME, _line(sentence) or rule["message"])
 
 
 def _line(sentence: object) -> str:

@@ -29,7 +29,8 @@ def _parts(spec: Mapping[str, Any]) -> Iterator[tuple[Path, str, Any]]:
         yield from _defaults(defaults)
     holders: list[tuple[Path, Any]] = [(("spec", "head"), spec.get("head"))]
     groups = spec.get("deviceGroups")
-    holders += [(("spec", "deviceGroups", index), each) for index, each in enumerate(groups or ())]
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        holders.append((("spec", "deviceGroups", index), group))
     for path, holder in holders:
         if isinstance(holder, dict) and isinstance(holder.get("podTemplate"), dict):
             yield (*path, "podTemplate"), "V1PodTemplateSpec", holder["podTemplate"]
