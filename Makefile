@@ -69,6 +69,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m twinkle_operator.crd --check
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)

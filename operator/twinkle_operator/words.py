@@ -26,3 +26,9 @@ MOST_GROUPS = 17
 
 MOST_NAME = 40
 """Characters of a stack's name: KubeRay's 47 for a RayJob, less the number of the attempt."""
+
+MOST_GROUP_NAME = 30
+"""Characters of a device group's name."""
+
+MOST_RANKS = 4096
+"""Ranks of one device group."""
