@@ -7,9 +7,13 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import yaml
 
 CHARTS = Path(__file__).parents[2] / "charts"
+KUBERNETES = ("1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37")
+FOREIGN = ("monitoring.coreos.com/", "twinkle.dev/")
+"""Groups whose schemas Kubernetes does not bring."""
 OPERATOR, STACK = CHARTS / "twinkle-operator", CHARTS / "training-stack"
 Values = dict[str, Any]
 Manifest = dict[str, Any]
@@ -28,7 +32,9 @@ def run(helm: Path, *arguments: str, values: Values | None = None, kubeconfig: P
     command = [str(helm), *arguments, *(["--values", "-"] if values is not None else [])]
     environment = {"HOME": "/nonexistent", "KUBECONFIG": str(kubeconfig or "/nonexistent")}
     given = None if values is None else json.dumps(values)
-    ended = subprocess.run(command, input=given, env=environment, capture_output=True, text=True, timeout=90, check=False)
+    ended = subprocess.run(
+        command, input=given, env=environment, capture_output=True, text=True, timeout=90, check=False
+    )
     if ended.returncode:
         raise HelmError(ended.stderr)
     return ended.stdout
@@ -49,3 +55,11 @@ def only(manifests: list[Manifest], kind: str, name: str = "") -> Manifest:
 
 def kinds(manifests: list[Manifest]) -> set[str]:
     return {each["kind"] for each in manifests}
+
+
+def validate(manifests: list[Manifest]) -> None:
+    """Against the schemas of every Kubernetes that the charts promise; fields that it does not know are errors."""
+    for manifest in manifests:
+        if not manifest["apiVersion"].startswith(FOREIGN):
+            for version in KUBERNETES:
+                kubernetes_validate.validate(manifest, version, strict=True)
