@@ -1,7 +1,7 @@
-"""Everything the operator asks of the API server, and nothing else: its role, in the charts and in the tests, is this list.
+"""Everything the operator asks of the API server, and nothing else: the role in charts and tests is this list.
 
-Discovery (`/api`, `/apis`, `/openapi/v3`) is left out: Kubernetes grants it to every authenticated client. There is no verb on
-secrets, no wildcard, and nothing that is not namespaced: a Role in each watched namespace does as well as a ClusterRole.
+Discovery (`/api`, `/apis`) is left out: Kubernetes grants it to every authenticated client. There is no verb
+on secrets, no wildcard, and nothing that is not namespaced: a Role in each watched namespace does as well as a ClusterRole.
 """
 
 from __future__ import annotations
@@ -42,6 +42,4 @@ RULES = (
 
 def manifest() -> list[dict[str, Any]]:
     """The rules as `rules` of a Role or ClusterRole."""
-    return [
-        {"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)} for rule in RULES
-    ]
+    return [{"apiGroups": [rule.group], "resources": list(rule.resources), "verbs": list(rule.verbs)} for rule in RULES]

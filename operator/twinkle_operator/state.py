@@ -74,4 +74,16 @@ class Status(Part, frozen=True):
     attempts: Annotated[int, Meta(ge=0, description="RayJobs begun.")] = 0
     failures: Annotated[int, Meta(ge=0, description="Entrypoints that failed; run.backoffLimit bounds them.")] = 0
     restarts: Annotated[int, Meta(ge=0, description="Attempts ended by lost pods, suspension or a new template.")] = 0
+    ended: Annotated[int, Meta(ge=0, description="Attempts that are over; fewer than attempts while one runs.")] = 0
+    fruitless: Annotated[int, Meta(ge=0, description="Restarts since the newest checkpoint; three end the stack.")] = 0
+    checkpoint_at_restart: Annotated[
+        int | None, Meta(description="Step of the newest checkpoint when the last attempt ended.")
+    ] = None
+    active_since: Annotated[
+        Text | None, Meta(description="RFC 3339; since when activeDeadlineSeconds counts on; left out while suspended.")
+    ] = None
+    active_seconds: Annotated[int, Meta(ge=0, description="Seconds that it had counted by then.")] = 0
+    stopping_since: Annotated[
+        Text | None, Meta(description="RFC 3339; when the driver was told to save a checkpoint and stop.")
+    ] = None
     run_folder: Annotated[Text | None, Meta(description="Folder of the run, on the head.")] = None
