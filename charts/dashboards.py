@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from charts.panels import RUN, Panel, Query
+from charts.panels import OVERVIEW, RUN, Panel, Query
 
 SOURCE = {"type": "prometheus", "uid": "${source}"}
 COLUMNS = 24
@@ -14,6 +14,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "stat": {"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "area"},
     "timeseries": {"legend": {"displayMode": "table", "placement": "bottom", "calcs": ["lastNotNull"]}},
     "state-timeline": {"mergeValues": True, "showValue": "never"},
+    "table": {"showHeader": True},
 }
 YES_OR_NO = {
     "type": "value",
@@ -29,7 +30,7 @@ class Choice(NamedTuple):
 
 
 DASHBOARDS: dict[str, tuple[str, Sequence[Panel], Sequence[Choice]]] = {
-    "twinkle-overview": ("Twinkle / Stacks", RUN, ()),
+    "twinkle-overview": ("Twinkle / Stacks", OVERVIEW, ()),
     "twinkle-run": (
         "Twinkle / One run",
         RUN,
@@ -80,7 +81,7 @@ def _panel(number: int, panel: Panel, x: int, y: int) -> dict[str, Any]:
     field: dict[str, Any] = {"unit": panel.unit}
     if panel.unit == "bool":
         field |= {"unit": "none", "mappings": [YES_OR_NO], "min": 0, "max": 1}
-    return {
+    made = {
         "id": number,
         "type": panel.kind,
         "title": panel.title,
@@ -89,9 +90,14 @@ def _panel(number: int, panel: Panel, x: int, y: int) -> dict[str, Any]:
         "gridPos": {"x": x, "y": y, "w": panel.width, "h": panel.height},
         "fieldConfig": {"defaults": field, "overrides": []},
         "options": KINDS[panel.kind],
-        "targets": [_target(letter, query) for letter, query in zip("ABCDEFGH", panel.queries, strict=False)],
+        "targets": [_target(letter, query, panel.kind) for letter, query in zip("ABCD", panel.queries, strict=False)],
     }
+    if panel.kind == "table":
+        hidden = {"excludeByName": {"Time": True, "Value": True}}
+        made["transformations"] = [{"id": "organize", "options": hidden}]
+    return made
 
 
-def _target(letter: str, query: Query) -> dict[str, Any]:
-    return {"refId": letter, "datasource": SOURCE, "expr": query.promql, "legendFormat": query.legend}
+def _target(letter: str, query: Query, kind: str) -> dict[str, Any]:
+    target = {"refId": letter, "datasource": SOURCE, "expr": query.promql, "legendFormat": query.legend}
+    return target | ({"format": "table", "instant": True} if kind == "table" else {})

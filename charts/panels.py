@@ -33,10 +33,69 @@ THIS = '{namespace="$namespace",stack="$stack"}'
 """Selects the series of the chosen stack."""
 
 
-def _quantiles(metric: str, window: str = "10m") -> tuple[Query, ...]:
-    rate = f"sum by (le) (rate({metric}_bucket{THIS}[{window}]))"
+def _quantiles(metric: str, of: str = THIS) -> tuple[Query, ...]:
+    rate = f"sum by (le) (rate({metric}_bucket{of}[10m]))"
     return tuple(Query(f"histogram_quantile({share}, {rate})", f"p{share * 100:g}") for share in (0.5, 0.95))
 
+
+ENDED = 'trainingstack_condition{type=~"Complete|Failed|Suspended",status="True"}'
+
+
+def _have(condition: str) -> str:
+    return f'sum(trainingstack_condition{{type="{condition}",status="True"}}) or vector(0)'
+
+
+OVERVIEW = (
+    number("Stacks", "All that the operator watches.", 'count(trainingstack_condition{type="Ready"}) or vector(0)'),
+    number("Ready", "Stacks that train.", _have("Ready")),
+    number("Queue not ready", "Stacks whose queue lacks rows.", "count(trainingstack_queue_ready == 0) or vector(0)"),
+    number("Suspended", "Stacks that gave their pods back.", _have("Suspended")),
+    number("Complete", "Stacks that are done.", _have("Complete")),
+    number("Failed", "Stacks that gave up.", _have("Failed")),
+    Panel(
+        "Queue ready",
+        "Whether each stack's queue has the rows that were asked for.",
+        (Query("max by (namespace, name) (trainingstack_queue_ready)", "{{namespace}}/{{name}}"),),
+        unit="bool",
+        kind="state-timeline",
+    ),
+    Panel(
+        "Not ready",
+        "Stacks that do not train and are neither done nor suspended, and why.",
+        (
+            Query(
+                'max by (namespace, name, reason) (trainingstack_condition{type="Ready",status!="True"}) '
+                f"unless on (namespace, name) {ENDED}",
+                "{{namespace}}/{{name}}: {{reason}}",
+            ),
+        ),
+        kind="table",
+    ),
+    Panel(
+        "Passes",
+        "Looks of the operator at a stack, per second.",
+        (Query("sum(rate(trainingstack_reconcile_seconds_count[5m]))", "passes"),),
+        unit="ops",
+    ),
+    Panel(
+        "Time of a pass",
+        "From a key taken to all of it applied.",
+        _quantiles("trainingstack_reconcile_seconds", of=""),
+        unit="s",
+    ),
+    Panel(
+        "Passes that failed",
+        "By the kind of error; each is tried again.",
+        (Query("sum by (error) (rate(trainingstack_reconcile_errors_total[5m]))", "{{error}}"),),
+        unit="ops",
+    ),
+    Panel(
+        "Calls to the API server",
+        "Without watches; near zero while nothing changes.",
+        (Query("sum by (method) (rate(trainingstack_api_calls_total[5m]))", "{{method}}"),),
+        unit="reqps",
+    ),
+)
 
 RUN = (
     number("Queue answers", "Whether the queue controller answers.", f"max(transfer_queue_up{THIS})", "bool"),

@@ -6,9 +6,7 @@ import json
 
 from twinkle_operator.permissions import RULES, Rule
 
-HEAD = (
-    "# Rules of the operator's Role or ClusterRole. Generated from twinkle_operator/permissions.py by `make charts`.\n"
-)
+HEAD = "# Rules of the operator's role. Made from twinkle_operator/permissions.py by `make charts`.\n"
 
 
 def text() -> str:

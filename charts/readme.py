@@ -1,6 +1,6 @@
 """The table of values in a chart's README, from the comments in its values.yaml.
 
-A comment that begins with `# --` directly above a key describes it (the convention of helm-docs, whose program needs Go).
+A comment that begins with `# --` directly above a key describes it, as for helm-docs (a program that needs Go).
 A mapping that has one is a value by itself; one that has none is looked into.
 """
 

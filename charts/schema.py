@@ -9,10 +9,8 @@ from typing import Any
 import yaml
 
 CRD = "trainingstacks.twinkle.dev.yaml"
-KEPT = frozenset(
-    ("type", "description", "enum", "minimum", "maximum", "minLength", "maxLength", "pattern", "minItems", "maxItems")
-    + ("minProperties", "maxProperties", "required")
-)
+BOUNDS = ("minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+KEPT = frozenset(("type", "description", "enum", "pattern", "required", *BOUNDS))
 
 
 def text(frame: Path, crd: Path) -> str:

@@ -83,7 +83,7 @@ def test_an_account_that_is_not_made_needs_a_name(helm: Path) -> None:
 
 
 def test_older_kubernetes_is_refused(helm: Path) -> None:
-    with pytest.raises(HelmError, match="1.31"):
+    with pytest.raises(HelmError, match=r">=1\.31"):
         rendered(helm, OPERATOR, None, "--kube-version=1.30.9")
 
     assert rendered(helm, OPERATOR, None, "--kube-version=1.31.0-eks-1")
