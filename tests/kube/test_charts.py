@@ -48,7 +48,7 @@ def monitoring_crds(api_server: ApiServer) -> None:
 
 
 def left(api_server: ApiServer) -> set[str]:
-    """Everything in the cluster with our labels, and helm's own records, as Kind/name; without what is being deleted."""
+    """What has our labels or is a record of helm, as Kind/name; not what is being deleted."""
     kinds = api_server.kubectl("api-resources", "--verbs=list", "--output=name").split()
     wanted = ",".join(kind for kind in kinds if not kind.startswith(("events", "componentstatuses", "endpoints")))
     return {
