@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from twinkle_operator import managed, strip
 from twinkle_operator.cache import Cache, Child
 from twinkle_operator.client import Client
@@ -9,6 +11,8 @@ from twinkle_operator.errors import Conflict, NameTaken, NotFound, Outdated
 from twinkle_operator.observed import Stack
 from twinkle_operator.plan import Deletion
 from twinkle_operator.resources import CHILDREN, JOBS, STACKS, Key, Manifest, Resource
+
+log = logging.getLogger(__name__)
 
 
 class Applier:
@@ -59,6 +63,7 @@ class Applier:
         except Conflict:
             live = await self._contend(stack, resource, manifest)
         self._keep(stack, resource, manifest, live)
+        log.info("applied %s %s/%s", resource.kind, stack.namespace, manifest["metadata"]["name"])
         return True
 
     async def delete(self, stack: Stack, deletion: Deletion) -> bool:
@@ -76,6 +81,7 @@ class Applier:
             self._cache.seen(resource, answer)  # it goes when its finalizers are done
         else:
             self._cache.removed(resource, stack.namespace, deletion.name, deletion.uid)
+        log.info("deleted %s %s/%s", deletion.kind, stack.namespace, deletion.name)
         return True
 
     def forget(self, key: Key) -> None:

@@ -1,4 +1,4 @@
-"""One piece of a manifest under another: what a person wrote wins, and what is no mapping or list is left to the API server."""
+"""One piece of a manifest under another: what a person wrote wins, however wrong: the API server says so."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spec -> Hydra overrides: the one truth of the driver in the cluster, of `twinkle-train stack=` and of `twinkle render`."""
+"""Spec -> Hydra overrides: one truth for the driver in the cluster, `twinkle-train stack=` and `twinkle render`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TASKS = ("rollout", "reward", "train")
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*|0|[1-9][0-9]{0,17}")
 _WORDS = frozenset({"null", "true", "false", "nan", "inf"})
-_UNITS = {
+_UNITS: dict[str, Decimal | int] = {
     "": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip

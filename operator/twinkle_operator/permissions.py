@@ -1,7 +1,7 @@
 """Everything the operator asks of the API server, and nothing else: the role in charts and tests is this list.
 
 Discovery (`/api`, `/apis`) is left out: Kubernetes grants it to every authenticated client. There is no verb
-on secrets, no wildcard, and nothing that is not namespaced: a Role in each watched namespace does as well as a ClusterRole.
+on secrets, no wildcard, and nothing that is not namespaced: a Role in each watched namespace does as well.
 """
 
 from __future__ import annotations

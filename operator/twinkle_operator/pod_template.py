@@ -1,4 +1,4 @@
-"""Pod templates: a person's podTemplate over podDefaults, and what the operator needs in it. Security contexts are left."""
+"""Pod templates: a podTemplate over podDefaults, and what the operator needs in it. Security contexts are left."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from twinkle_operator.client import Client
 from twinkle_operator.errors import Forbidden, NameTaken, NotFound, OperatorError, Refused
 from twinkle_operator.observed import Observed, Stack
 from twinkle_operator.plan import Plan, plan
-from twinkle_operator.poller import Poller
+from twinkle_operator.poller import EVERY_S, Poller
 from twinkle_operator.recorder import Recorder
 from twinkle_operator.refusals import Refusals, outdated_schema, refusal
 from twinkle_operator.resources import POLICIES, Key, Manifest
@@ -80,7 +80,9 @@ class Reconciler:
             changed |= await self._tell(stack, wanted)
         if stopped is not None and stopped.error is not None:
             raise stopped.error
-        return _soonest(SOON_S if changed else None, hold or None, wanted.resync_after)
+        # A driver that stops is waited for by the time of its polls, also of those that say nothing new.
+        stopping = EVERY_S if wanted.status.stopping_since else None
+        return _soonest(SOON_S if changed else None, hold or None, stopping, wanted.resync_after)
 
     def _plan(self, stack: Stack, missing: str = "") -> Plan:
         poll = self._poller.newest((stack.namespace, stack.name))

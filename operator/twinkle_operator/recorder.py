@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 from twinkle_operator.client import MERGE, Client
 from twinkle_operator.errors import Conflict, NotFound
+from twinkle_operator.events import Event
 from twinkle_operator.observed import Stack
-from twinkle_operator.plan import Event
 from twinkle_operator.resources import EVENTS, Manifest
 from twinkle_operator.words import API_VERSION, FIELD_MANAGER, KIND
 

@@ -1,4 +1,4 @@
-"""Spec -> manifests: RayCluster, RayJob of an attempt, NetworkPolicy. What `twinkle render` prints and the operator applies."""
+"""Spec -> manifests: RayCluster, RayJob of an attempt, NetworkPolicy; `twinkle render` prints them."""
 
 from __future__ import annotations
 

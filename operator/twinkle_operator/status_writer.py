@@ -8,13 +8,14 @@ import msgspec
 
 from twinkle_operator.cache import Cache
 from twinkle_operator.client import Client
-from twinkle_operator.errors import Conflict, Outdated
+from twinkle_operator.errors import Conflict, OperatorError, Outdated, Refused
 from twinkle_operator.observed import Stack
 from twinkle_operator.resources import STACKS, Key
 from twinkle_operator.state import Status
 from twinkle_operator.words import API_VERSION, KIND
 
 POLLED_EVERY_S = 5.0
+OLD_CRD = "the CustomResourceDefinition of TrainingStack is not that of this operator: apply the one of its chart"
 POLLED = "QueueReady"
 """The condition that follows the polls."""
 
@@ -38,6 +39,7 @@ class StatusWriter:
 
         Raises:
             Outdated: somebody changed the stack since the plan saw it; the cache knows it now.
+            OperatorError: the CRD is another version's.
             ApiError, Unreachable: anything else.
         """
         if status == stack.status:
@@ -59,6 +61,8 @@ class StatusWriter:
         except Conflict as error:
             self._cache.seen(STACKS, await self._client.get(STACKS, *key))
             raise Outdated(f"the status of {'/'.join(key)} was not written: {error.message}") from error
+        except Refused as error:
+            raise OperatorError(f"{OLD_CRD}: {error.message}") from error
         self._written[key] = self._clock()
         self._cache.seen(STACKS, live)
         return True

@@ -42,7 +42,10 @@ STOP_WAIT_S = 25
 """Seconds that Ray's job stop waits between SIGTERM and SIGKILL (RAY_JOB_STOP_WAIT_TIME_S)."""
 
 STOPPED_S = 30.0
-"""Seconds after which a driver that was told to stop is dead."""
+"""Seconds that a driver gets to save its checkpoint before its pods go."""
+
+DEAD_S = 40.0
+"""Seconds after which it is dead on a head that stays: STOP_WAIT_S, and what KubeRay takes to tell Ray."""
 
 MOST_FRUITLESS = 3
 """Restarts without a new checkpoint that end in Failed, NoProgress."""

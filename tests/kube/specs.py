@@ -2,7 +2,7 @@
 
 stacks()                    whole objects, as a person writes them (camelCase, defaults left out or spelled out)
 specs()                     their specs
-specs(trained=False)        trainer meshes beyond dp, too, which the API server takes and this version cannot train
+specs(trained=False)        trainer meshes beyond dp and npus, too, which the API server takes and no run can use yet
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def device_groups(draw: st.DrawFn, *, image: bool, trained: bool) -> list[Object
     """Groups in any order; sampler groups differ in dp alone."""
     names = iter(draw(st.lists(NAMES.filter(lambda name: name not in ("head", "headgroup")), min_size=5, max_size=5,
                                unique=True)))  # fmt: skip
-    groups = [draw(_sampler_groups(next(names)))]
+    groups = [draw(_sampler_groups(next(names), trained))]
     groups += [
         {**groups[0], "name": next(names), "mesh": {**groups[0]["mesh"], "dp": draw(st.integers(1, 4))}}
         for _ in range(draw(st.integers(0, 2)))
@@ -65,7 +65,7 @@ def device_groups(draw: st.DrawFn, *, image: bool, trained: bool) -> list[Object
     trainer: Object = {"name": next(names), "role": "trainer", "mesh": mesh}
     if draw(st.booleans()):
         trainer["ranksPerPod"] = draw(st.sampled_from([size for size in (1, 2, 4) if mesh["dp"] % size == 0]))
-    groups.append(trainer | draw(_devices()))
+    groups.append(trainer | draw(_devices(trained)))
     if draw(st.booleans()):
         groups.append({"name": next(names), "role": "reward", "mesh": {"dp": draw(st.integers(1, 3))}})
     for group in groups:
@@ -76,18 +76,18 @@ def device_groups(draw: st.DrawFn, *, image: bool, trained: bool) -> list[Object
 
 
 @st.composite
-def _sampler_groups(draw: st.DrawFn, name: str) -> Object:
+def _sampler_groups(draw: st.DrawFn, name: str, trained: bool) -> Object:
     engine = draw(st.sampled_from(["torch", "vllm"]))
     mesh = {"dp": draw(st.integers(1, 4))}
     if engine == "vllm":
         mesh |= draw(st.dictionaries(st.sampled_from(["tp", "pp"]), st.integers(1, 2)))
     replica = mesh.get("tp", 1) * mesh.get("pp", 1)
-    group = {"name": name, "role": "sampler", "engine": engine, "mesh": mesh, **draw(_devices())}
+    group = {"name": name, "role": "sampler", "engine": engine, "mesh": mesh, **draw(_devices(trained))}
     return group | ({"ranksPerPod": replica} if draw(st.booleans()) else {})
 
 
-def _devices() -> st.SearchStrategy[Object]:
-    devices = st.sampled_from(["cpu", "cuda", "npu"])
+def _devices(trained: bool) -> st.SearchStrategy[Object]:
+    devices = st.sampled_from(["cpu", "cuda"] if trained else ["cpu", "cuda", "npu"])
     return st.fixed_dictionaries({}, optional={"deviceType": devices, "cpusPerRank": st.integers(1, 8)})
 
 
