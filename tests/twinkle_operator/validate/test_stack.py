@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kube.cases import base, cases
+from tests.kube.cases import base, cases, examples
 from tests.kube.specs import stacks
 from tests.twinkle_operator.crd.test_schema import nodes
 from tests.twinkle_operator.test_beyond_cel import ANYTHING
@@ -33,6 +33,11 @@ def test_there_are_enough_of_them() -> None:
 
 def test_the_valid_stack_is_valid() -> None:
     assert check(base()) == []
+
+
+@pytest.mark.parametrize("name", examples())
+def test_examples_are_valid(name: str) -> None:
+    assert errors(examples()[name]) == []
 
 
 @pytest.mark.parametrize("name", cases())
