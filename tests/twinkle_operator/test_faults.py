@@ -139,7 +139,8 @@ class Faults(RuleBasedStateMachine):
         first = world.plan()
         again = plan(replace(world.stack(), status=first.status), world.observe(), world.now + world.ahead)
 
-        assert (first.children, first.deletions) == (again.children, again.deletions)
+        assert first.children == again.children
+        assert set(first.deletions) <= set(again.deletions)  # a RayJob goes once the status names it
         assert first.status == again.status
         assert again.events == ()
         assert msgspec.json.encode(world.plan()) == msgspec.json.encode(first)
