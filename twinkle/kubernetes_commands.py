@@ -3,12 +3,12 @@
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twinkle.errors import ConfigError
 
 if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+    Commands = argparse._SubParsersAction[Any]
 
 
 def add_commands(commands: "Commands") -> None:
@@ -32,8 +32,9 @@ def _add_validate(commands: "Commands") -> None:
 
 def _validate(options: argparse.Namespace) -> int:
     with _extra("validate"):
+        from twinkle.entrypoints.stack_overrides import refused
         from twinkle_operator.validate.command import validate
-    return validate(options.files, options.before)
+    return validate(options.files, options.before, refused)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from twinkle_operator.problem import Path, Problem
+from twinkle_operator.problem import MapKey, Path, Problem
 from twinkle_operator.words import GROUP, KUEUE_LABEL, RAY_GROUP, RAY_VERSION
 
 UNTRAINED_AXES = ("fsdp", "tp", "pp", "cp", "ep")
@@ -26,7 +26,7 @@ def problems(stack: Mapping[str, Any]) -> list[Problem]:
     found += _template(("spec", "head", "podTemplate"), _mapping(spec["head"])["podTemplate"])
     for index, given in enumerate(_list(spec["deviceGroups"])):
         group, path = _mapping(given), ("spec", "deviceGroups", index)
-        found += _mesh(path, group)
+        found += [*_mesh(path, group), *_device(path, group)]
         found += _template((*path, "podTemplate"), group["podTemplate"])
     return found
 
@@ -46,6 +46,12 @@ def _mesh(path: Path, group: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem((*path, "mesh", axis), text, "error", "UnsupportedMesh")
 
 
+def _device(path: Path, group: Mapping[str, Any]) -> Iterator[Problem]:
+    if group["deviceType"] == "npu" and group["role"] != "reward":
+        text = "this version trains and samples on cpu and cuda; an npu can be counted, but no model runs on it"
+        yield Problem((*path, "deviceType"), text, "error", "UnsupportedDevice")
+
+
 def _template(path: Path, given: object) -> Iterator[Problem]:
     template = _mapping(given)
     metadata = _mapping(template["metadata"])
@@ -55,21 +61,26 @@ def _template(path: Path, given: object) -> Iterator[Problem]:
 
 
 def _labels(path: Path, labels: Mapping[str, Any]) -> Iterator[Problem]:
-    for key, value in labels.items():
-        where = (*path, str(key))
-        prefix = str(key).rpartition("/")[0]
+    for key in map(str, labels):
+        prefix = key.rpartition("/")[0]
         if key == KUEUE_LABEL:
             text = "Kueue would queue each pod by itself: set this label on the stack, which becomes one workload"
-            yield Problem(where, text, "error", "MisplacedLabel")
+            yield Problem((*path, MapKey(key)), text, "error", "MisplacedLabel")
         elif prefix in (GROUP, RAY_GROUP) or prefix.endswith((f".{GROUP}", f".{RAY_GROUP}")):
-            yield Problem(where, f"labels of {prefix} are set by the operator and KubeRay: leave it out", "error",
-                          "ReservedLabel")  # fmt: skip
-        elif not re.fullmatch(rf"({_PREFIX})?{_NAME}", str(key)):
-            yield Problem(where, f"{key!r} is no label: [prefix/]name, name of at most 63 letters, digits, - _ .",
-                          "error", "InvalidPodTemplate")  # fmt: skip
+            text = f"labels of {prefix} are set by the operator and KubeRay: leave it out"
+            yield Problem((*path, MapKey(key)), text, "error", "ReservedLabel")
+    yield from label_problems(path, labels)
+
+
+def label_problems(path: Path, labels: object) -> Iterator[Problem]:
+    """Labels that no object can bear."""
+    for key, value in _mapping(labels).items():
+        if not re.fullmatch(rf"({_PREFIX})?{_NAME}", str(key)):
+            text = f"{key!r} is no label: [prefix/]name, name of at most 63 letters, digits, - _ ."
+            yield Problem((*path, MapKey(key)), text, "error", "InvalidLabel")
         elif not isinstance(value, str) or not re.fullmatch(f"{_NAME}?", value):
             text = f"{value!r} is no label value: a string of <= 63 letters, digits, - _ . (quote true and numbers)"
-            yield Problem(where, text, "error", "InvalidPodTemplate")
+            yield Problem((*path, MapKey(key)), text, "error", "InvalidLabel")
 
 
 def _service_account(path: Path, holder: Mapping[str, Any]) -> Iterator[Problem]:

@@ -45,7 +45,7 @@ def _dots(key: str) -> str:
 
 OWNED = (
     Owned(("experiment",), "run.experiment; set it there"),
-    Owned(("run.name", "run.root"), "run.volume and the stack's name; leave it out"),
+    Owned(("run.name", "run.root", "run.folder"), "run.volume and the stack's name; leave it out"),
     Owned(("run.resume",), "the operator, which always resumes; leave it out"),
     Owned(("run.resume_from",), "run.resumeFrom; set it there"),
     Owned(

@@ -10,6 +10,12 @@ Path = tuple[str | int, ...]
 """Keys and indices from the object's root: ("spec", "deviceGroups", 1, "mesh")."""
 
 
+class MapKey(str):
+    """A key that a person chose, such as a label's; the API server writes it in brackets."""
+
+    __slots__ = ()
+
+
 class Problem(msgspec.Struct, frozen=True, order=True):
     """One sentence about one field. `reason` is one word, as in a condition; a warning keeps nothing from running."""
 
@@ -26,5 +32,5 @@ class Problem(msgspec.Struct, frozen=True, order=True):
 
 def written(path: Path) -> str:
     """A path as the API server writes it."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    parts = (f"[{part}]" if isinstance(part, int | MapKey) else f".{part}" for part in path)
     return "".join(parts).removeprefix(".")

@@ -72,7 +72,8 @@ class Storage(Part, frozen=True):
         Literal["ray", "memory"],
         Meta(
             description="ray: in Ray's object store, over all pods. memory: in the controller's process; "
-            "for small values. Cannot change."
+            "for small values. Cannot change.",
+            extra={"rules": rules.BACKEND},
         ),
     ] = "ray"
     capacity: Annotated[
