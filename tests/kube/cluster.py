@@ -30,6 +30,7 @@ from e2e.authority import Authority
 
 READY_WITHIN_S = 60
 LOG_LINES = 15
+WAITS = 5
 ADMIN = ("test-admin", ("system:masters",))
 
 # Everything this server started, and its folder, ends with the process that holds the other end of standard input:
@@ -204,7 +205,14 @@ class ApiServer:
     def install_crds(self, path: Path) -> None:
         """Apply every CustomResourceDefinition of a file or folder, server-side, and wait until all are Established."""
         self.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}")
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        for left in reversed(range(WAITS)):
+            try:
+                self.kubectl("wait", "--for=condition=Established", "--timeout=60s", "crd", "--all")
+                return
+            except ApiServerError:  # also what kubectl says of one that has no status at all yet
+                if not left:
+                    raise
+                time.sleep(0.5)
 
     def _token(self, service_account: str) -> str:
         namespace, _, name = service_account.partition("/")
