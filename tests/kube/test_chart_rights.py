@@ -20,6 +20,7 @@ Right = tuple[str, str, str]
 """API group, resource and verb."""
 RUN = {"experiment": "quickstart", "volume": {"claimName": "runs"}}
 POD = {"spec": {"containers": [{"name": "ray", "image": "theirs"}]}}
+TYPO = {"spec": {"containers": [{"name": "ray", "livenessProbe": {"httpGett": {}}}]}}
 THEIRS: dict[str, tuple[str, str, Object]] = {
     "NetworkPolicy": ("networking.k8s.io/v1", "s", {"podSelector": {}, "ingress": [{}]}),
     "RayCluster": (RAY_API_VERSION, "s", {"headGroupSpec": {"rayStartParams": {}, "template": POD}}),
@@ -56,9 +57,7 @@ def operator(account: str, helm: Path, api_server: ApiServer, namespace: str, tm
 
 
 @pytest.mark.timeout(400)
-def test_every_right_is_used_and_no_other_is_missed(
-    operator: str, api_server: ApiServer, namespace: str
-) -> None:
+def test_every_right_is_used_and_no_other_is_missed(operator: str, api_server: ApiServer, namespace: str) -> None:
     kuberay = KubeRay(api_server)
 
     _live(kuberay, namespace)
@@ -67,48 +66,54 @@ def test_every_right_is_used_and_no_other_is_missed(
     refused = [each["requestURI"] for each in entries if _decision(each) == "forbid"]
     assert refused == []
     used = {right for each in entries for right in _rights(each)}
-    assert used == {(rule.group, resource, verb) for rule in RULES for resource in rule.resources for verb in rule.verbs}
+    assert used == {
+        (rule.group, resource, verb) for rule in RULES for resource in rule.resources for verb in rule.verbs
+    }
 
 
 def _live(kuberay: KubeRay, namespace: str) -> None:
-    """A stack that finds every name taken, and is suspended and resumed twice."""
+    """A stack that finds every name taken, twice gets a template with the same typo, and is suspended."""
     for kind, (version, name, spec) in THEIRS.items():
         metadata = {"name": name, "namespace": namespace}
         kuberay.create({"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec})
     kuberay.create(stack("s", namespace, run=RUN))
     for kind in ("NetworkPolicy", "RayCluster"):
         _free(kuberay, namespace, kind)
-    for attempt in (1, 2, 3):
-        eventually("a RayCluster of the stack", lambda: _ours(kuberay, namespace, "RayCluster", "s"))
-        pods = kuberay.run_cluster(namespace, "s")
-        if attempt == 1:
-            _free(kuberay, namespace, "RayJob")
-        eventually("a RayJob of the stack", lambda n=attempt: _ours(kuberay, namespace, "RayJob", f"s-{n}"))
-        kuberay.patch(KIND, namespace, "s", {"spec": {"suspend": True}})
-        eventually("the RayJob is deleted", lambda n=attempt: kuberay.get("RayJob", namespace, f"s-{n}") is None)
-        for pod in pods:
-            kuberay.set_pod(namespace, pod["metadata"]["name"], ready=False)
-        eventually("the RayCluster is deleted", lambda: kuberay.get("RayCluster", namespace, "s") is None)
-        for pod in pods:
-            kuberay.delete_pod(namespace, pod["metadata"]["name"])
-        eventually("the stack is suspended", lambda: _condition(kuberay, namespace, "Suspended").get("status") == "True")
-        kuberay.patch(KIND, namespace, "s", {"spec": {"suspend": False}})
+    eventually("a RayCluster of the stack", lambda: _ours(kuberay, namespace, "RayCluster", "s"))
+    pods = kuberay.run_cluster(namespace, "s")
+    _free(kuberay, namespace, "RayJob")
+    eventually("a RayJob of the stack", lambda: _ours(kuberay, namespace, "RayJob", "s-1"))
+    for _ in range(2):
+        kuberay.patch(KIND, namespace, "s", {"spec": {"head": {"podTemplate": TYPO}}})
+        eventually("the typo is told", lambda: _reason(kuberay, namespace) == "InvalidPodTemplate")
+        kuberay.patch(KIND, namespace, "s", {"spec": {"head": None}})
+        eventually("the typo is mended", lambda: _reason(kuberay, namespace) != "InvalidPodTemplate")
+    kuberay.patch(KIND, namespace, "s", {"spec": {"suspend": True}})
+    eventually("the RayJob is deleted", lambda: kuberay.get("RayJob", namespace, "s-1") is None)
+    for pod in pods:
+        kuberay.delete_pod(namespace, pod["metadata"]["name"])
+    eventually("the RayCluster is deleted", lambda: kuberay.get("RayCluster", namespace, "s") is None)
 
 
 def _free(kuberay: KubeRay, namespace: str, kind: str) -> None:
     """Wait until the operator says that the name is taken, and give it free."""
+    name = THEIRS[kind][1]
 
     def said() -> bool:
-        ready = _condition(kuberay, namespace, "Ready")
-        return ready.get("reason") == "NameTaken" and f"{kind} {THEIRS[kind][1]}" in ready["message"]
+        ready = _ready(kuberay, namespace)
+        return ready.get("reason") == "NameTaken" and f"{kind} {name}" in ready["message"]
 
-    eventually(f"{kind} {THEIRS[kind][1]} is in the way", said)
-    kuberay.delete(kind, namespace, THEIRS[kind][1])
+    eventually(f"{kind} {name} is in the way", said)
+    kuberay.delete(kind, namespace, name)
 
 
-def _condition(kuberay: KubeRay, namespace: str, kind: str) -> Object:
+def _reason(kuberay: KubeRay, namespace: str) -> str:
+    return str(_ready(kuberay, namespace).get("reason"))
+
+
+def _ready(kuberay: KubeRay, namespace: str) -> Object:
     status = (kuberay.get(KIND, namespace, "s") or {}).get("status") or {}
-    return next((each for each in status.get("conditions", ()) if each["type"] == kind), {})
+    return next((each for each in status.get("conditions", ()) if each["type"] == "Ready"), {})
 
 
 def _ours(kuberay: KubeRay, namespace: str, kind: str, name: str) -> Object | None:
