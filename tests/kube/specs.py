@@ -17,12 +17,11 @@ Object = dict[str, Any]
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAMES = st.from_regex(rf"[{_LETTERS}]([-a-z0-9]{{0,12}}[a-z0-9])?", fullmatch=True)
-FREE_OVERRIDES = st.sampled_from(
-    [
-        "loop.steps=50", "loop.checkpoint_every=10", "optim.lr=1e-3", "++queue.lease_s=60", "infra.threads=2",
-        "sampler.max_tokens=16", "data.path='a b=c'", "~eval", "model.lora.rank=4", "run.seed=7", "algo=rloo",
-    ]
+FREE = (
+    "loop.steps=50", "loop.checkpoint_every=10", "optim.lr=1e-3", "++queue.lease_s=60", "infra.threads=2",
+    "sampler.max_tokens=16", "data.path='a b=c'", "~eval", "model.lora.r=4", "run.seed=7", "algo=rloo",
 )  # fmt: skip
+"""Overrides that nobody owns, and that twinkle-train takes."""
 IMAGES = st.sampled_from(["twinkle:0.1.0", "localhost/twinkle@sha256:" + "0" * 64, "registry.example:5000/rl/twinkle"])
 AMOUNTS = st.sampled_from(["500m", "2", 1, "4Gi", "1.5"])
 
@@ -103,7 +102,7 @@ def runs(draw: st.DrawFn) -> Object:
         st.fixed_dictionaries(
             {"experiment": st.sampled_from(["quickstart", "even_digits", "mine/first-try"])},
             optional={
-                "overrides": st.lists(FREE_OVERRIDES, max_size=4),
+                "overrides": st.lists(st.sampled_from(FREE), max_size=4),
                 "volume": st.fixed_dictionaries(
                     {"claimName": NAMES},
                     optional={"path": st.sampled_from(["/runs", "/data/runs"]), "shared": st.booleans()},

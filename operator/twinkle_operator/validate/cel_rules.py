@@ -34,10 +34,12 @@ def problems(
         before: the same before an update, with defaults; rules about changes hold for what was there alone.
         ill: paths that do not fit the schema; a rule that would read one is not evaluated.
     """
-    if not _is_ill(path, ill):
-        for rule in schema.get("x-kubernetes-validations", ()):
+    rules = schema.get("x-kubernetes-validations", ())
+    if rules and not _is_ill(path, ill):
+        context = cel.Context({"self": value} | ({} if before is ABSENT else {"oldSelf": before}), _FUNCTIONS)
+        for rule in rules:
             if before is not ABSENT or "oldSelf" not in rule["rule"]:
-                yield from _broken(rule, value, before, path)
+                yield from _broken(rule, context, path)
     for key, inner, each, old in _children(schema, value, before):
         yield from problems(inner, each, old, (*path, key), ill)
 
@@ -64,8 +66,7 @@ def _is_ill(path: Path, ill: frozenset[Path]) -> bool:
     return any(each[: len(reads)] == reads for each in ill)
 
 
-def _broken(rule: Mapping[str, str], value: Any, before: Any, path: Path) -> Iterator[Problem]:
-    context = cel.Context({"self": value} | ({} if before is ABSENT else {"oldSelf": before}), _FUNCTIONS)
+def _broken(rule: Mapping[str, str], context: cel.Context, path: Path) -> Iterator[Problem]:
     try:
         if _compiled(rule["rule"]).execute(context) is True:
             return

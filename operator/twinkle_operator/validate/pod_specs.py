@@ -98,7 +98,8 @@ def _object(kind: str, value: Any, path: Path) -> Iterator[Problem]:
             yield Problem((*path, name), text, reason="InvalidPodTemplate")
         else:
             yield from _any(model.openapi_types[names[name]], each, (*path, name))
-    needed = {name for name, python in names.items() if model.model_fields[python].is_required()}
+    fields = model.model_fields
+    needed = {name for name, python in names.items() if python in fields and fields[python].is_required()}
     given = {name for name, each in value.items() if each is not None}
     for name in sorted(needed - given - _FILLED_IN.get(kind, set())):
         yield Problem((*path, name), f"Required value. {kind[2:]} needs it", reason="InvalidPodTemplate")
