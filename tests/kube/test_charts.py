@@ -15,6 +15,7 @@ import yaml
 from tests.charts.render import OPERATOR, STACK, HelmError, Values, only, rendered, run
 from tests.charts.test_operator_chart import COMBINATIONS
 from tests.charts.test_stack_chart import COMBINATIONS as STACKS
+from tests.charts.test_stack_chart import EXAMPLE
 from tests.kube import monitoring
 from tests.kube.cluster import ApiServer
 
@@ -167,10 +168,7 @@ def test_the_life_of_a_stacks_release(
 def test_the_example_of_the_readme_is_taken(
     on_server: Helm, api_server: ApiServer, crd: None, monitoring_crds: None, namespace: str
 ) -> None:
-    text = (STACK / "README.md").read_text()
-    values = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
-
-    on_server("install", "demo", str(STACK), f"--namespace={namespace}", values=values)
+    on_server("install", "demo", str(STACK), f"--namespace={namespace}", values=EXAMPLE)
     spec = found(api_server, "tstack/demo", namespace)["spec"]
     on_server("uninstall", "demo", f"--namespace={namespace}")
 
