@@ -1,17 +1,27 @@
-"""What a person writes: the spec of a TrainingStack, as the CRD, the reference page and the plan read it."""
+"""What a person writes: the spec of a TrainingStack, as the CRD, the reference page and the plan read it.
+
+`rules` of a class and of `extra` are the CEL rules that the API server checks; whatever it took can be decoded.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
 
+from twinkle_operator import rules
 from twinkle_operator.words import MOST_GROUPS, RAY_VERSION
 
-Int32 = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Axis = Annotated[int, Meta(ge=1, le=1024)]
 Text = Annotated[str, Meta(max_length=1024)]
+ObjectName = Annotated[str, Meta(max_length=253, extra={"rules": rules.OBJECT_NAME})]
+Folder = Annotated[str, Meta(max_length=253, extra={"rules": rules.FOLDER})]
+Image = Annotated[str, Meta(max_length=512, extra={"rules": rules.IMAGE})]
+QueueSampler = Annotated[str, Meta(max_length=253, extra={"rules": rules.QUEUE_SAMPLER})]
+Override = Annotated[str, Meta(max_length=1024, extra={"rules": rules.OVERRIDE})]
+PodTemplate = Annotated[dict[str, Any], Meta(extra={"is_pod_template": True})]
+"""Any PodTemplateSpec. What is declared of it in the CRD is what rules read: the containers' name, image, resources."""
 Role = Literal["sampler", "trainer", "reward"]
 
 
@@ -23,9 +33,9 @@ class ModelCache(Part, frozen=True, kw_only=True):
     """A claim that holds models, so that no pod fetches one."""
 
     claim_name: Annotated[
-        Text, Meta(description="PersistentVolumeClaim with model folders; mounted read-only in every pod.")
+        ObjectName, Meta(description="PersistentVolumeClaim with model folders; mounted read-only in every pod.")
     ]
-    path: Annotated[Text, Meta(description="Where it is mounted; hubs look for their caches below it.")] = "/models"
+    path: Annotated[Folder, Meta(description="Where it is mounted; hubs look for their caches below it.")] = "/models"
 
 
 class Controller(Part, frozen=True):
@@ -41,10 +51,17 @@ class Controller(Part, frozen=True):
         int, Meta(ge=2, le=4096, description="Responses per prompt, compared with each other: one group.")
     ] = 8
     sampler: Annotated[
-        Text, Meta(description="Which rows a task without an entry in taskSamplers gets: a class name or module:Class.")
+        QueueSampler,
+        Meta(description="Which rows a task without an entry in taskSamplers gets: a class name or module:Class."),
     ] = "SequentialSampler"
     task_samplers: Annotated[
-        dict[str, Text], Meta(description="The same for one task, by its name: rollout, reward or train.")
+        dict[Annotated[str, Meta(max_length=64)], QueueSampler],
+        Meta(
+            max_length=16,
+            description="The same for one task, by its name: rollout, reward or train. "
+            "Training compares the samples of a prompt, so train needs whole groups: GRPOSampler.",
+            extra={"rules": rules.TASKS},
+        ),
     ] = msgspec.field(default_factory=lambda: {"train": "GRPOSampler"})
 
 
@@ -55,14 +72,15 @@ class Storage(Part, frozen=True):
         Literal["ray", "memory"],
         Meta(
             description="ray: in Ray's object store, over all pods. memory: in the controller's process; "
-            "for small values."
+            "for small values. Cannot change.",
+            extra={"rules": rules.BACKEND},
         ),
     ] = "ray"
     capacity: Annotated[
-        Text | None,
+        Annotated[str, Meta(max_length=64, extra={"rules": rules.QUANTITY})] | None,
         Meta(
             description="Bytes of all values at which producers wait, as a quantity (8Gi). Left out: "
-            "numGlobalBatch alone bounds them."
+            "numGlobalBatch alone bounds them. At least 16Mi."
         ),
     ] = None
 
@@ -71,7 +89,7 @@ class Head(Part, frozen=True):
     """The head pod: the driver, the queue controller and Ray's own services. It trains nothing."""
 
     pod_template: Annotated[
-        dict[str, Any] | None,
+        PodTemplate | None,
         Meta(description="A PodTemplateSpec; container 0 is Ray's. What the operator needs is merged in."),
     ] = None
 
@@ -90,8 +108,15 @@ class Mesh(Part, frozen=True):
 class Group(Part, frozen=True, kw_only=True):
     """One device group: ranks of one kind, in pods of one worker group."""
 
+    rules: ClassVar = rules.GROUP
+
     name: Annotated[
-        str, Meta(max_length=30, description="Names the worker group and Ray's placement group; not `head`.")
+        str,
+        Meta(
+            max_length=253,
+            description="Names the worker group and Ray's placement group: at most 30 characters, not `head`.",
+            extra={"rules": rules.GROUP_NAME},
+        ),
     ]
     role: Annotated[
         Role, Meta(description="sampler: answers prompts. trainer: exactly one. reward: scores responses, at most one.")
@@ -104,7 +129,7 @@ class Group(Part, frozen=True, kw_only=True):
         Literal["cpu", "cuda", "npu"],
         Meta(description="What a rank runs on; cuda asks for one nvidia.com/gpu per rank."),
     ] = "cpu"
-    mesh: Annotated[Mesh, Meta(description="Ranks of the group. Changes only while the stack is suspended.")] = Mesh()
+    mesh: Annotated[Mesh, Meta(description="Ranks of the group: at most 4096. Changes only while suspended.")] = Mesh()
     ranks_per_pod: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(
@@ -120,7 +145,7 @@ class Group(Part, frozen=True, kw_only=True):
         ),
     ] = 1
     pod_template: Annotated[
-        dict[str, Any] | None,
+        PodTemplate | None,
         Meta(description="A PodTemplateSpec; container 0 is Ray's. What the operator needs is merged in."),
     ] = None
 
@@ -129,10 +154,10 @@ class Volume(Part, frozen=True, kw_only=True):
     """Where run folders lie."""
 
     claim_name: Annotated[
-        Text, Meta(description="PersistentVolumeClaim that the head mounts; ReadWriteOnce is enough.")
+        ObjectName, Meta(description="PersistentVolumeClaim that the head mounts; ReadWriteOnce is enough.")
     ]
     path: Annotated[
-        Text, Meta(description="Where it is mounted. The run folder is <path>/<namespace>/<stack>-<uid>.")
+        Folder, Meta(description="Where it is mounted. The run folder is <path>/<namespace>/<stack>-<uid>.")
     ] = "/runs"
     shared: Annotated[
         bool,
@@ -143,11 +168,18 @@ class Volume(Part, frozen=True, kw_only=True):
 class Run(Part, frozen=True, kw_only=True):
     """What is trained, and for how long it is tried."""
 
+    rules: ClassVar = rules.RUN
+
     experiment: Annotated[
-        str, Meta(max_length=128, description="Hydra experiment, as in `twinkle-train experiment=NAME`.")
+        str,
+        Meta(
+            max_length=253,
+            description="Hydra experiment, as in `twinkle-train experiment=NAME`.",
+            extra={"rules": rules.EXPERIMENT},
+        ),
     ]
     overrides: Annotated[
-        list[Text],
+        list[Override],
         Meta(max_length=128, description="Hydra overrides, in order. Keys that this resource owns are refused."),
     ] = msgspec.field(default_factory=list)
     volume: Annotated[
@@ -155,7 +187,8 @@ class Run(Part, frozen=True, kw_only=True):
         Meta(description="Left out: an emptyDir of the head, and Durable=False: a lost head loses the run."),
     ] = None
     resume_from: Annotated[
-        Text | None, Meta(description="Run folder on the volume whose newest checkpoint a new run begins with.")
+        Text | None,
+        Meta(description="Run folder below volume.path whose newest checkpoint a new run begins with; absolute."),
     ] = None
     backoff_limit: Annotated[
         int,
@@ -184,21 +217,28 @@ class NetworkPolicy(Part, frozen=True):
 class Spec(Part, frozen=True, kw_only=True):
     """Spec of a TrainingStack."""
 
+    rules: ClassVar = rules.SPEC
+
     suspend: Annotated[
         bool, Meta(description="true: save a checkpoint and give every pod back; false: go on from it.")
     ] = False
     image: Annotated[
-        Text | None, Meta(description="Image of every pod; a container 0 with an image of its own keeps it.")
+        Image | None, Meta(description="Image of every pod; a container 0 with an image of its own keeps it.")
     ] = None
     ray_version: Annotated[
-        Text, Meta(description="Ray in the image; must be the operator's for the driver to speak with it.")
+        str,
+        Meta(
+            max_length=64,
+            description="Ray in the image; must be the operator's for the driver to speak with it.",
+            extra={"rules": rules.RAY_VERSION},
+        ),
     ] = RAY_VERSION
     service_account_name: Annotated[
-        Text | None,
+        ObjectName | None,
         Meta(description="Of every pod that does not name one; its token is not mounted unless asked for."),
     ] = None
     model: Annotated[
-        Text | None,
+        Annotated[str, Meta(max_length=512, extra={"rules": rules.MODEL})] | None,
         Meta(description="Model to train: hf://org/name, ms://org/name or a path. Left out: the experiment's."),
     ] = None
     model_cache: Annotated[ModelCache | None, Meta(description="Claim with models, mounted read-only everywhere.")] = (

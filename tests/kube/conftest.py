@@ -12,6 +12,7 @@ from e2e import assets
 from tests.kube.cluster import ApiServer
 
 HERE = Path(__file__).parent
+STACK_CRD = HERE.parents[1] / "charts/twinkle-operator/files/trainingstacks.twinkle.dev.yaml"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -42,6 +43,12 @@ def kuberay_crds(api_server: ApiServer) -> None:
     """KubeRay's real CustomResourceDefinitions, Established on the API server."""
     need(assets.KUBERAY_MANIFESTS)
     api_server.install_crds(assets.kuberay() / "crd" / "bases")
+
+
+@pytest.fixture(scope="session")
+def stack_crd(api_server: ApiServer) -> None:
+    """Our own CustomResourceDefinition, the committed file, Established on the API server."""
+    api_server.install_crds(STACK_CRD)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,47 @@
+"""The commands of ``twinkle`` for stacks on Kubernetes; twinkle_operator is loaded when one of them runs."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from twinkle.errors import ConfigError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[Any]
+
+
+def add_commands(commands: "Commands") -> None:
+    """Add them to the parser of ``twinkle``."""
+    _add_validate(commands)
+
+
+def _add_validate(commands: "Commands") -> None:
+    validate = commands.add_parser(
+        "validate",
+        help="what is wrong with the TrainingStacks in YAML files",
+        description="Finds offline what the API server and the operator would refuse, and says file and line. "
+        "Ends with 0 (warnings alone, too) or 2.",
+    )
+    validate.add_argument("files", nargs="+", metavar="FILE", help="YAML with one stack or more; - for standard input")
+    validate.add_argument(
+        "--from", dest="before", metavar="FILE", help="the stacks as they are now: what an update may not change, too"
+    )
+    validate.set_defaults(run_command=_validate)
+
+
+def _validate(options: argparse.Namespace) -> int:
+    with _extra("validate"):
+        from twinkle_operator.validate.command import validate
+    return validate(options.files, options.before)
+
+
+@contextmanager
+def _extra(command: str) -> Iterator[None]:
+    """Say in one sentence that the extra is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"twinkle {command} needs the package {error.name}: pip install 'twinkle-rl[operator]'."
+        ) from error
