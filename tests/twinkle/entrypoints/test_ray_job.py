@@ -72,8 +72,10 @@ def test_sigterm_to_the_shell_and_all_below_it_saves_the_last_whole_step(ray_clu
         for each in family:
             if each.is_running():
                 each.kill()
-    assert shell.stdout is not None
-    text = shell.stdout.read()
+        assert shell.stdout is not None
+        text = shell.stdout.read()
+        shell.stdout.close()
+        shell.wait()
 
     assert "Stopped by SIGTERM" in text, text
     assert saved(tmp_path) == [f"step-{done(tmp_path):06d}"]
