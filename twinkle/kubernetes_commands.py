@@ -32,8 +32,9 @@ def _add_validate(commands: "Commands") -> None:
 
 def _validate(options: argparse.Namespace) -> int:
     with _extra("validate"):
+        from twinkle.entrypoints.stack_overrides import refused
         from twinkle_operator.validate.command import validate
-    return validate(options.files, options.before)
+    return validate(options.files, options.before, refused)
 
 
 @contextmanager

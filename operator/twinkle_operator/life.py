@@ -14,7 +14,7 @@ from twinkle_operator.observed import Job, Observed, Pod, Stack
 from twinkle_operator.quiet import has_saved, is_dead
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Condition, Status
-from twinkle_operator.verdict import Ended, is_over, may_run, verdict
+from twinkle_operator.verdict import Ended, is_over, verdict
 from twinkle_operator.words import DEAD_S, KUEUE_LABEL, MOST_FRUITLESS, STOPPED_S, TEMPLATE
 
 Outcome = Literal["Complete", "Failed"]
@@ -90,7 +90,7 @@ class Life:
         self.status = counters.counted(self.status, ended)
         self.stage, self.ended = Said(ended.reason, ended.message), ended.message
         job = self.newest
-        if job is None or may_run(job, self.observed):
+        if job is None or not is_over(job):
             self.status = counters.stopping(self.status, self.now)
         if self.outcome is not None:
             return
@@ -114,12 +114,16 @@ class Life:
     def _sweep(self) -> None:
         """Delete the RayJobs before the newest, and every one whose attempt is over while its driver is not.
 
-        KubeRay has Ray send the driver SIGTERM, upon which it saves a checkpoint.
+        KubeRay has Ray send the driver SIGTERM, upon which it saves a checkpoint. A RayJob that the written status does
+        not name yet stays until it does: a crash in between would give its name to another.
         """
         for job in self.observed.jobs:
             is_older = job.attempt < self.status.attempts and self.newest is not None
             if is_older or (job.attempt <= self.status.ended and not is_over(job)):
-                self._delete("RayJob", job.name, job.uid, job.deleting)
+                if job.attempt <= self.stack.status.attempts:
+                    self._delete("RayJob", job.name, job.uid, job.deleting)
+                else:
+                    self.wakes.append(0.0)
 
     # -- suspended and finished --------------------------------------------------------------------------------------
 
@@ -134,6 +138,7 @@ class Life:
         """The cluster goes ttlSecondsAfterFinished later; the last RayJob stays, unless its driver still runs."""
         self.stage = said
         self.cluster = self.rehearsal = self.job = None
+        self.status = counters.clocked(self.status, paused=True, now=self.now)
         if self.live:  # the deadline passed
             self._interrupt(said.reason, said.message)
         since = next((each for each in self.status.conditions if each.type == outcome and each.status == "True"), None)
@@ -239,8 +244,7 @@ class Life:
     def _driver_may_live(self) -> bool:
         """A driver that was told to stop on a head that lives on: no other may begin beside it."""
         if any(not is_over(job) for job in self.observed.jobs):
-            if any(may_run(job, self.observed) for job in self.observed.jobs):
-                self.status = counters.stopping(self.status, self.now)
+            self.status = counters.stopping(self.status, self.now)
             if clock.elapsed(self.status.stopping_since, self.now) > DEAD_S / 4:
                 self.status = replace(self.status, stopping_since=clock.stamp(self.now))
             self._wake_after_stop(DEAD_S)

@@ -59,6 +59,7 @@ OWNED = (
     Owned(("model", "model.id"), "spec.model; change it there, or leave spec.model out", only_with_model=True),
     Owned(("queue.storage",), "storage.backend; set it there"),
     Owned(("queue.capacity_bytes",), "storage.capacity; set it there"),
+    Owned(("queue.journal",), "the operator, which keeps it on the head; leave it out"),
     Owned(("queue.num_global_batch",), "controller.numGlobalBatch; set it there"),
     Owned(("queue.sampler",), "controller.sampler; set it there"),
     Owned(("queue.task_samplers", "queue.task_samplers.*"), "controller.taskSamplers; set it there"),

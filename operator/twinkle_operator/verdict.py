@@ -52,11 +52,6 @@ def is_over(job: Job) -> bool:
     return job.status in ENDED
 
 
-def may_run(job: Job, observed: Observed) -> bool:
-    """Its driver has not ended, and neither has the head on which it runs."""
-    return not is_over(job) and _lost(job.attempt, job, observed) is None
-
-
 def head_of(pods: tuple[Pod, ...]) -> Pod | None:
     """The head pod; of several the one that stays."""
     heads = sorted((pod for pod in pods if pod.group == HEAD), key=lambda pod: (pod.deleting, pod.lost, pod.uid))

@@ -2,7 +2,7 @@
 
 stacks()                    whole objects, as a person writes them (camelCase, defaults left out or spelled out)
 specs()                     their specs
-specs(trained=False)        trainer meshes beyond dp, too, which the API server takes and this version cannot train
+specs(trained=False)        trainer meshes beyond dp and npus, too, which the API server takes and no run can use yet
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ Object = dict[str, Any]
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 NAMES = st.from_regex(rf"[{_LETTERS}]([-a-z0-9]{{0,12}}[a-z0-9])?", fullmatch=True)
-FREE_OVERRIDES = st.sampled_from(
-    [
-        "loop.steps=50", "loop.checkpoint_every=10", "optim.lr=1e-3", "++queue.lease_s=60", "infra.threads=2",
-        "sampler.max_tokens=16", "data.path='a b=c'", "~eval", "model.lora.rank=4", "run.seed=7", "algo=rloo",
-    ]
+FREE = (
+    "loop.steps=50", "loop.checkpoint_every=10", "optim.lr=1e-3", "++queue.lease_s=60", "infra.threads=2",
+    "sampler.max_tokens=16", "data.path='a b=c'", "~eval", "model.lora.r=4", "run.seed=7", "algo=rloo",
 )  # fmt: skip
+"""Overrides that nobody owns, and that twinkle-train takes."""
 IMAGES = st.sampled_from(["twinkle:0.1.0", "localhost/twinkle@sha256:" + "0" * 64, "registry.example:5000/rl/twinkle"])
 AMOUNTS = st.sampled_from(["500m", "2", 1, "4Gi", "1.5"])
 
@@ -54,7 +53,7 @@ def device_groups(draw: st.DrawFn, *, image: bool, trained: bool) -> list[Object
     """Groups in any order; sampler groups differ in dp alone."""
     names = iter(draw(st.lists(NAMES.filter(lambda name: name not in ("head", "headgroup")), min_size=5, max_size=5,
                                unique=True)))  # fmt: skip
-    groups = [draw(_sampler_groups(next(names)))]
+    groups = [draw(_sampler_groups(next(names), trained))]
     groups += [
         {**groups[0], "name": next(names), "mesh": {**groups[0]["mesh"], "dp": draw(st.integers(1, 4))}}
         for _ in range(draw(st.integers(0, 2)))
@@ -65,7 +64,7 @@ def device_groups(draw: st.DrawFn, *, image: bool, trained: bool) -> list[Object
     trainer: Object = {"name": next(names), "role": "trainer", "mesh": mesh}
     if draw(st.booleans()):
         trainer["ranksPerPod"] = draw(st.sampled_from([size for size in (1, 2, 4) if mesh["dp"] % size == 0]))
-    groups.append(trainer | draw(_devices()))
+    groups.append(trainer | draw(_devices(trained)))
     if draw(st.booleans()):
         groups.append({"name": next(names), "role": "reward", "mesh": {"dp": draw(st.integers(1, 3))}})
     for group in groups:
@@ -76,18 +75,18 @@ def device_groups(draw: st.DrawFn, *, image: bool, trained: bool) -> list[Object
 
 
 @st.composite
-def _sampler_groups(draw: st.DrawFn, name: str) -> Object:
+def _sampler_groups(draw: st.DrawFn, name: str, trained: bool) -> Object:
     engine = draw(st.sampled_from(["torch", "vllm"]))
     mesh = {"dp": draw(st.integers(1, 4))}
     if engine == "vllm":
         mesh |= draw(st.dictionaries(st.sampled_from(["tp", "pp"]), st.integers(1, 2)))
     replica = mesh.get("tp", 1) * mesh.get("pp", 1)
-    group = {"name": name, "role": "sampler", "engine": engine, "mesh": mesh, **draw(_devices())}
+    group = {"name": name, "role": "sampler", "engine": engine, "mesh": mesh, **draw(_devices(trained))}
     return group | ({"ranksPerPod": replica} if draw(st.booleans()) else {})
 
 
-def _devices() -> st.SearchStrategy[Object]:
-    devices = st.sampled_from(["cpu", "cuda", "npu"])
+def _devices(trained: bool) -> st.SearchStrategy[Object]:
+    devices = st.sampled_from(["cpu", "cuda"] if trained else ["cpu", "cuda", "npu"])
     return st.fixed_dictionaries({}, optional={"deviceType": devices, "cpusPerRank": st.integers(1, 8)})
 
 
@@ -103,7 +102,7 @@ def runs(draw: st.DrawFn) -> Object:
         st.fixed_dictionaries(
             {"experiment": st.sampled_from(["quickstart", "even_digits", "mine/first-try"])},
             optional={
-                "overrides": st.lists(FREE_OVERRIDES, max_size=4),
+                "overrides": st.lists(st.sampled_from(FREE), max_size=4),
                 "volume": st.fixed_dictionaries(
                     {"claimName": NAMES},
                     optional={"path": st.sampled_from(["/runs", "/data/runs"]), "shared": st.booleans()},

@@ -1,13 +1,15 @@
 """The CRD on a real API server: it takes what is valid, refuses the rest with a sentence, and agrees with
 `twinkle validate` about both."""
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from kubernetes import client
 
 from tests.kube.cases import Case, base, cases
@@ -18,6 +20,7 @@ from twinkle_operator.crd import definition
 from twinkle_operator.crd.definition import stack_schema
 from twinkle_operator.spec import Spec
 from twinkle_operator.validate import check
+from twinkle_operator.validate.stack import refusals
 from twinkle_operator.validate.structure import with_defaults
 from twinkle_operator.words import GROUP, PLURAL, VERSION
 
@@ -38,9 +41,11 @@ class Stacks:
         )
         return made
 
-    def replace(self, stack: Object) -> None:
+    def replace(self, stack: Object, dry_run: str | None = None) -> None:
         name = stack["metadata"]["name"]
-        self.api.replace_namespaced_custom_object(name=name, body=stack, field_validation="Strict", **self.place)
+        self.api.replace_namespaced_custom_object(
+            name=name, body=stack, field_validation="Strict", dry_run=dry_run, **self.place
+        )
 
 
 @pytest.fixture
@@ -91,23 +96,75 @@ def test_server_and_validator_take_the_same_stacks_and_fill_in_the_same_defaults
     assert msgspec.convert(made, Spec) == msgspec.convert(stack["spec"], Spec)
 
 
+STRAY_VALUES = st.sampled_from(
+    [
+        None, True, 0, 1, 2, 3, -1, 1.5, 2.0, 1024, 2**31, "", "a", "A b", "é", "a\nb", "head", "sampler", "trainer",
+        "torch", "vllm", "cuda", "cpu", "8Gi", "1e3", "16Mi", "hf://x/y", "ms://", "/runs", "/models", "/", "/a/../b",
+        "2.58.0", "x=1", "~x", "mesh=1", "a" * 300, [], {}, [1], [{}], [None], {"a": 1}, {"name": "x"}, ["a=1", "b=2"],
+    ]
+)  # fmt: skip
+
+
+@st.composite
+def strayed(draw: st.DrawFn) -> Object:
+    """The valid stack with all its defaults, in which one or two things are something else, or gone."""
+    stack = with_defaults(stack_schema(), base())
+    for _ in range(draw(st.sampled_from([1, 1, 2]))):
+        holder, key = draw(st.sampled_from(list(fields(stack["spec"]))))
+        if draw(st.integers(0, 5)) == 0:
+            del holder[key]
+        else:
+            holder[key] = copy.deepcopy(draw(STRAY_VALUES))
+    return stack
+
+
+def fields(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Everything inside a value, as (holder, key)."""
+    for key in list(value) if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0):
+        yield value, key
+        yield from fields(value[key])
+
+
+@pytest.fixture(scope="module")
+def there(anywhere: Stacks) -> Object:
+    """The valid stack, on the server."""
+    return anywhere.create(base())
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(stack=strayed())
+def test_server_and_validator_agree_on_whatever_a_stack_is_changed_to(
+    stack: Object, anywhere: Stacks, there: Object
+) -> None:
+    stack["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
+    try:
+        anywhere.replace(stack, dry_run="All")
+        refused = ""
+    except client.ApiException as error:
+        refused = str(json.loads(error.body)["message"])
+
+    assert bool(refused) == bool(refusals(stack, there)), refused
+
+
+CHANGES: dict[str, Callable[[Object], object]] = {
+    "overrides": lambda spec: spec["run"].update(overrides=["loop.steps=60"]),
+    "order of groups": lambda spec: spec["deviceGroups"].reverse(),
+    "suspend": lambda spec: spec.update(suspend=True),
+    "mesh, suspended": lambda spec: spec["deviceGroups"][2]["mesh"].update(dp=4),
+    "a group less, suspended": lambda spec: spec["deviceGroups"].pop(0),
+    "resume with another mesh": lambda spec: spec.update(suspend=False) or spec["deviceGroups"][0]["mesh"].update(dp=1),
+}
+
+
 def test_what_a_stack_may_change_while_it_runs_and_while_it_is_suspended(on_server: Stacks) -> None:
-    stack = base()
-    for change in (
-        lambda spec: spec["run"].update(overrides=["loop.steps=60"]),
-        lambda spec: spec["deviceGroups"].reverse(),
-        lambda spec: spec.update(suspend=True),
-        lambda spec: spec["deviceGroups"][2]["mesh"].update(dp=4),
-        lambda spec: spec["deviceGroups"].pop(0),
-        lambda spec: spec.update(suspend=False),
-    ):
-        made = on_server.create(stack) if "resourceVersion" not in stack["metadata"] else stack
-        change(stack["spec"])
-        assert errors(stack, made) == []
-        stack["metadata"] = {"name": stack["metadata"]["name"]}
-        current = on_server.api.get_namespaced_custom_object(name="base", **on_server.place)
-        stack["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
-        on_server.replace(stack)
+    on_server.create(base())
+    for change in CHANGES.values():
+        there = on_server.api.get_namespaced_custom_object(name="base", **on_server.place)
+        wanted = copy.deepcopy(there)
+        change(wanted["spec"])
+
+        assert errors(wanted, there) == []
+        on_server.replace(wanted)
 
 
 def test_kubectl_applies_the_file_and_shows_the_columns(api_server: ApiServer, stack_crd: None, namespace: str) -> None:

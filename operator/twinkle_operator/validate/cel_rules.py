@@ -14,6 +14,8 @@ from twinkle_operator.problem import MapKey, Path, Problem
 from twinkle_operator.validate.structure import Schema, identity
 
 ABSENT = object()
+_NAME = ("metadata", "name")
+"""All that rules of the root read and speak of; a CRD may not name it as their fieldPath."""
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "quantity": str,
     "isQuantity": quantity.is_quantity,
@@ -32,10 +34,12 @@ def problems(
         before: the same before an update, with defaults; rules about changes hold for what was there alone.
         ill: paths that do not fit the schema; a rule that would read one is not evaluated.
     """
-    if not _is_ill(path, ill):
-        for rule in schema.get("x-kubernetes-validations", ()):
+    rules = schema.get("x-kubernetes-validations", ())
+    if rules and not _is_ill(path, ill):
+        context = cel.Context({"self": value} | ({} if before is ABSENT else {"oldSelf": before}), _FUNCTIONS)
+        for rule in rules:
             if before is not ABSENT or "oldSelf" not in rule["rule"]:
-                yield from _broken(rule, value, before, path)
+                yield from _broken(rule, context, path)
     for key, inner, each, old in _children(schema, value, before):
         yield from problems(inner, each, old, (*path, key), ill)
 
@@ -57,13 +61,12 @@ def _children(schema: Schema, value: Any, before: Any) -> Iterator[tuple[str | i
 
 
 def _is_ill(path: Path, ill: frozenset[Path]) -> bool:
-    """Whether rules of this object may meet what does not fit the schema; those of the root read metadata alone."""
-    reads = path or ("metadata",)
+    """Whether rules of this object may meet what does not fit the schema."""
+    reads = path or _NAME
     return any(each[: len(reads)] == reads for each in ill)
 
 
-def _broken(rule: Mapping[str, str], value: Any, before: Any, path: Path) -> Iterator[Problem]:
-    context = cel.Context({"self": value} | ({} if before is ABSENT else {"oldSelf": before}), _FUNCTIONS)
+def _broken(rule: Mapping[str, str], context: cel.Context, path: Path) -> Iterator[Problem]:
     try:
         if _compiled(rule["rule"]).execute(context) is True:
             return
@@ -71,7 +74,7 @@ def _broken(rule: Mapping[str, str], value: Any, before: Any, path: Path) -> Ite
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         sentence = f"{rule['message']} (not evaluated: {error})"
     field = tuple(rule.get("fieldPath", "").split(".")[1:])
-    yield Problem((*path, *field), _line(sentence) or rule["message"])
+    yield Problem((*path, *field) or _NAME, _line(sentence) or rule["message"])
 
 
 def _line(sentence: object) -> str:

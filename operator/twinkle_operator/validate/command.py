@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import msgspec
 from twinkle_operator.problem import Problem
 from twinkle_operator.validate.documents import Document, SyntaxProblem, documents
 from twinkle_operator.validate.stack import check
-from twinkle_operator.validate.structure import nearest
 from twinkle_operator.words import API_VERSION, GROUP, KIND
 
 VALID, INVALID = 0, 2
 STDIN = "-"
+Overrides = Callable[[str, Sequence[str]], Iterable[Problem]]
 
 
 class Finding(msgspec.Struct, frozen=True, order=True):
@@ -31,12 +31,13 @@ class Finding(msgspec.Struct, frozen=True, order=True):
         return f"{self.file}:{self.line}: {self.severity}: {self.text}"
 
 
-def validate(files: Sequence[str], before: str | None = None) -> int:
+def validate(files: Sequence[str], before: str | None = None, refused: Overrides | None = None) -> int:
     """Print what is wrong with the stacks in these files, in the order of the files.
 
     Args:
         files: paths; `-` is standard input.
         before: a file with the stacks as they are now.
+        refused: what the training program says of an experiment and its overrides; the operator does not hold it.
 
     Returns:
         0, also with warnings; 2 with an error or when no file holds a stack.
@@ -51,7 +52,7 @@ def validate(files: Sequence[str], before: str | None = None) -> int:
         if not own and not troubles:
             troubles = [Finding(_label(file), 1, "error", f"no {KIND} in it (apiVersion: {API_VERSION})")]
         for document, wrong in own:
-            troubles += wrong or _check(file, document, olds if before is not None else None)
+            troubles += wrong or _check(file, document, olds if before is not None else None, refused)
         findings += sorted(set(troubles))
     for finding in findings:
         print(finding)
@@ -91,15 +92,18 @@ def _stack_troubles(file: str, document: Document) -> list[Finding]:
     for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
         given = document.value.get(key)
         if given != wanted:
-            text = f"{key}: is {given!r}, must be {wanted!r}{nearest(str(given), [wanted]) if given else ''}"
+            text = f"{key}: is {given!r}, must be {wanted!r}"
             troubles.append(Finding(_label(file), document.line((key,)), "error", text))
     return troubles
 
 
-def _check(file: str, document: Document, olds: Iterable[Document] | None) -> list[Finding]:
+def _check(file: str, document: Document, olds: Iterable[Document] | None, refused: Overrides | None) -> list[Finding]:
     label, value = _label(file), document.value
     before = None if olds is None else next((old.value for old in olds if _same(old.value, value)), None)
     problems = check(value, before)
+    if refused is not None and not any(_concerns_run(problem.path) for problem in problems):
+        run = value["spec"]["run"]
+        problems += refused(run["experiment"], run.get("overrides") or [])
     problems += [Problem(path, "stands here twice; YAML takes the last") for path in document.twice]
     if olds is not None and before is None:
         problems.append(Problem(("metadata", "name"), "no stack of this name is in the file of --from"))
@@ -107,6 +111,11 @@ def _check(file: str, document: Document, olds: Iterable[Document] | None) -> li
         Finding(label, document.line(problem.path), problem.severity, f"{problem.where}: {problem.message}")
         for problem in problems
     ]
+
+
+def _concerns_run(path: tuple[str | int, ...]) -> bool:
+    """Whether spec.run may not be what it should be."""
+    return path == ("spec",) or path[:2] == ("spec", "run")
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -51,8 +51,8 @@ def documents(text: str) -> Iterator[Document]:
     Raises:
         SyntaxProblem: it is no YAML.
     """
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         while loader.check_node():
             if (root := loader.get_node()) is not None:
                 document = Document(None, {(): root.start_mark.line + 1}, [])
@@ -63,8 +63,6 @@ def documents(text: str) -> Iterator[Document]:
         raise SyntaxProblem(f"no YAML: {error.problem}", mark.line + 1 if mark else 1) from error
     except yaml.YAMLError as error:
         raise SyntaxProblem(f"no YAML: {error}", 1) from error
-    finally:
-        loader.dispose()
 
 
 class _Reader:

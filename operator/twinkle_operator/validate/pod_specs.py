@@ -29,7 +29,8 @@ def _parts(spec: Mapping[str, Any]) -> Iterator[tuple[Path, str, Any]]:
         yield from _defaults(defaults)
     holders: list[tuple[Path, Any]] = [(("spec", "head"), spec.get("head"))]
     groups = spec.get("deviceGroups")
-    holders += [(("spec", "deviceGroups", index), each) for index, each in enumerate(groups or ())]
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        holders.append((("spec", "deviceGroups", index), group))
     for path, holder in holders:
         if isinstance(holder, dict) and isinstance(holder.get("podTemplate"), dict):
             yield (*path, "podTemplate"), "V1PodTemplateSpec", holder["podTemplate"]
@@ -97,7 +98,8 @@ def _object(kind: str, value: Any, path: Path) -> Iterator[Problem]:
             yield Problem((*path, name), text, reason="InvalidPodTemplate")
         else:
             yield from _any(model.openapi_types[names[name]], each, (*path, name))
-    needed = {name for name, python in names.items() if model.model_fields[python].is_required()}
+    fields = model.model_fields
+    needed = {name for name, python in names.items() if python in fields and fields[python].is_required()}
     given = {name for name, each in value.items() if each is not None}
     for name in sorted(needed - given - _FILLED_IN.get(kind, set())):
         yield Problem((*path, name), f"Required value. {kind[2:]} needs it", reason="InvalidPodTemplate")

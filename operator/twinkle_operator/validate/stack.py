@@ -14,18 +14,23 @@ from twinkle_operator.validate import cel_rules, pod_specs, structure
 def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
     """All problems of a TrainingStack as a person wrote it; errors and warnings, each once.
 
-    `before` is the stack as it is now: then the rules about changes hold, too.
+    `before` is the stack as it is now: then the rules about changes hold, too. Never raises for what is in a stack.
     """
-    schema = stack_schema()
-    value = {**stack, "metadata": _mapping(stack.get("metadata"))}
-    found = [*_metadata(value["metadata"]), *structure.problems(schema, structure.with_defaults(schema, value))]
-    ill = frozenset(problem.path for problem in found if problem.reason != structure.UNKNOWN_FIELD)
-    old = cel_rules.ABSENT if before is None else structure.with_defaults(schema, dict(before))
-    found += cel_rules.problems(schema, structure.with_defaults(schema, value), old, ill=ill)
+    found = refusals(stack, before)
     found += beyond_cel.problems(stack)
     known = {problem.path for problem in found}
     found += (each for each in pod_specs.problems(_mapping(stack.get("spec"))) if each.path not in known)
     return list(dict.fromkeys(found))
+
+
+def refusals(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
+    """What the API server refuses of a stack; it stops at the schema, this goes on with the rules that can be read."""
+    schema = stack_schema()
+    value = structure.with_defaults(schema, {**stack, "metadata": _mapping(stack.get("metadata"))})
+    unfit = [*_metadata(value["metadata"]), *structure.problems(schema, value)]
+    ill = frozenset(problem.path for problem in unfit if problem.reason != structure.UNKNOWN_FIELD)
+    old = cel_rules.ABSENT if before is None else structure.with_defaults(schema, dict(before))
+    return [*unfit, *cel_rules.problems(schema, value, old, ill=ill)]
 
 
 def _metadata(metadata: dict[str, Any]) -> Iterator[Problem]:

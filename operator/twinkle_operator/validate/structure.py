@@ -26,8 +26,8 @@ def with_defaults(schema: Schema, value: Any) -> Any:
     """A copy as the API server stores it: null is left out, and what was left out has its default."""
     if isinstance(value, dict):
         known = schema.get("properties", {})
-        is_open = schema.get("x-kubernetes-preserve-unknown-fields")
-        filled = {name: each for name, each in value.items() if each is not None or (is_open and name not in known)}
+        is_map = "additionalProperties" in schema
+        filled = {name: each for name, each in value.items() if each is not None or not (is_map or name in known)}
         for name, field in known.items():
             if name not in filled and "default" in field:
                 filled[name] = copy.deepcopy(field["default"])
