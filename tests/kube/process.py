@@ -1,4 +1,4 @@
-"""The operator as its Deployment runs it: a process of its own, with a kubeconfig of somebody who has only its rights."""
+"""The operator as its Deployment runs it: a process of its own, as somebody who has only its rights."""
 
 from __future__ import annotations
 
