@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.charts.render import STACK, HelmError, Values, kinds, only, rendered, run, validate
+from twinkle_operator.pod_template import HEAD_PORTS
+from twinkle_operator.words import STATUS_PORT
 
 pytestmark = pytest.mark.kube
 
@@ -88,6 +90,16 @@ def test_the_tests_account_reads_this_stack_alone(helm: Path) -> None:
     assert (
         only(manifests, "RoleBinding")["subjects"][0]["name"] == only(manifests, "ServiceAccount")["metadata"]["name"]
     )
+
+
+def test_the_monitor_finds_the_heads_service(helm: Path) -> None:
+    """KubeRay labels the head's Service with the cluster, which is called as the stack is."""
+    monitor = only(rendered(helm, STACK, {"serviceMonitor": {"enabled": True}}), "ServiceMonitor")
+    (endpoint,) = monitor["spec"]["endpoints"]
+
+    assert monitor["spec"]["selector"]["matchLabels"] == {"ray.io/cluster": "twinkle", "ray.io/node-type": "head"}
+    assert endpoint["port"] in {each["name"] for each in HEAD_PORTS if each["containerPort"] == STATUS_PORT}
+    assert endpoint["relabelings"] == [{"targetLabel": "stack", "replacement": "twinkle"}]
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,20 @@ def test_the_life_of_a_stacks_release(
     assert kept == ({"PersistentVolumeClaim/demo-runs"} if volume["create"] and volume["keep"] else set())
 
 
+def test_the_example_of_the_readme_is_taken(
+    on_server: Helm, api_server: ApiServer, crd: None, monitoring_crds: None, namespace: str
+) -> None:
+    text = (STACK / "README.md").read_text()
+    values = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])
+
+    on_server("install", "demo", str(STACK), f"--namespace={namespace}", values=values)
+    spec = found(api_server, "tstack/demo", namespace)["spec"]
+    on_server("uninstall", "demo", f"--namespace={namespace}")
+
+    assert spec["deviceGroups"][0]["mesh"] == {"dp": 2, "tp": 2}
+    assert spec["run"]["volume"]["claimName"] == "demo-runs"
+
+
 def test_what_the_crd_refuses_the_chart_does_not_hide(on_server: Helm, crd: None, namespace: str) -> None:
     with pytest.raises(HelmError, match="trainer"):
         on_server(
