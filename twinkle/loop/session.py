@@ -169,11 +169,11 @@ class Session:
         self._sync_records()
         self.parts.assert_queue_empty()
         self._save(boundary)
-        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _save(self, boundary: "Boundary") -> None:
         state = self.parts.loop.trainer.state_dict()
         self.parts.checkpoints.save(boundary, state, {"lineage": self.run.lineage})
+        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _sync_records(self) -> None:
         self.parts.records.sync()
