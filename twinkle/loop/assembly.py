@@ -17,20 +17,23 @@ from twinkle.data import PromptSource
 from twinkle.data.check import check_prompts
 from twinkle.errors import CheckpointError
 from twinkle.infra import DeviceMesh
-from twinkle.loop.base_model import base_model
+from twinkle.loop.attached import AttachedSamplers
+from twinkle.loop.base_model import base_model, positions_of
 from twinkle.loop.checkpoint import Boundary, Checkpoints
 from twinkle.loop.evaluation import Evaluation
+from twinkle.loop.joining import joining
 from twinkle.loop.parts import RolloutReplica, TrainerRank, prepare_process
 from twinkle.loop.payload import Version
 from twinkle.loop.plan import model_size, plan_lines
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
 from twinkle.loop.reward_worker import RewardRank, RewardWorker
-from twinkle.loop.rollout import PromptFeeder
-from twinkle.loop.run_folder import QUEUE, RunFolder
+from twinkle.loop.rollout import PromptFeeder, Samplers
+from twinkle.loop.run_folder import QUEUE, WEIGHTS, RunFolder
 from twinkle.loop.stop import StopSignals
 from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
+from twinkle.loop.weight_board import WeightBoard, WeightFile
 from twinkle.loop.weight_sync import WeightSync
 from twinkle.metrics import TrainingMetrics, served
 from twinkle.rl.reward import Reward
@@ -76,10 +79,11 @@ def assemble(
     began = time.perf_counter()
     prepare_process(config)
     queue = _start_queue(config, stop, stack)
-    stack.enter_context(published(run / QUEUE, queue))
     metrics = _serve_metrics(config, queue, run.lineage, stack)
     folder = base_model(config.model, run.path, config.hub)
-    loop = _make_loop(config, run, folder, source, reward, queue, stop, stack)
+    board = _make_board(config, run, queue, stack) if config.sampler.attached else None
+    stack.enter_context(published(run / QUEUE, queue if board is None else joining(queue, config, folder, board)))
+    loop = _make_loop(config, run, folder, source, reward, queue, board, stop, stack)
     check_prompts(source.known_prompts(), _template(config, folder), loop.rollout.positions, config.sampler.max_tokens)
     checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, loop.trainer)
@@ -120,9 +124,24 @@ def _start_queue(config: TrainConfig, stop: StopSignals, stack: ExitStack) -> di
         return stack.enter_context(TransferQueueController.start(**options)).get_info()
     from twinkle.loop.on_ray import groups_on_ray, queue_on_ray
 
-    stack.enter_context(groups_on_ray(config))
+    infra = config.infra
+    groups = groups_on_ray(
+        config.device_groups(), storage=queue.storage, address=infra.address, timeout_s=infra.timeout_s
+    )
+    stack.enter_context(groups)
     stop.take()  # Ray has put a handler of its own in the place of ours
     return stack.enter_context(queue_on_ray(options))
+
+
+def _make_board(config: TrainConfig, run: RunFolder, queue: dict[str, Any], stack: ExitStack) -> WeightBoard:
+    """Where samplers outside the run find its weights: as far as its queue reaches."""
+    if config.queue.storage == "ray":
+        from twinkle.loop.weight_actor import weights_on_ray
+
+        return stack.enter_context(weights_on_ray(queue["namespace"]))
+    board = WeightFile(run / WEIGHTS)
+    stack.callback(board.close)
+    return board
 
 
 def _serve_metrics(config: TrainConfig, queue: dict[str, Any], lineage: int, stack: ExitStack) -> TrainingMetrics:
@@ -155,12 +174,21 @@ def _make_loop(
     source: PromptSource,
     reward: Reward,
     queue: dict[str, Any],
+    board: WeightBoard | None,
     stop: StopSignals,
     stack: ExitStack,
 ) -> SyncLoop:
     loop, client = config.loop, TimedClient("feeder", queue)
     stack.callback(client.close)
-    rollout, rewards, trainer = _make_workers(config, folder, source, reward, queue, stack)
+    rewards, trainer = _make_workers(config, folder, reward, queue, stack)
+    rollout: Samplers
+    if board is None:
+        rollout = _make_rollout(config, folder, source, queue)
+    else:
+        rollout = AttachedSamplers(
+            TimedClient("waiting", queue), board, loop, config.queue, positions_of(folder), run / QUEUE
+        )
+    stack.callback(rollout.close)
     usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
     return SyncLoop(
@@ -177,27 +205,27 @@ def _make_loop(
     )
 
 
-def _make_workers(
-    config: TrainConfig,
-    folder: Path,
-    source: PromptSource,
-    reward: Reward,
-    queue: dict[str, Any],
-    stack: ExitStack,
-) -> tuple[RolloutReplica, RewardWorker, TrainerRank]:
-    """In this process, or on the device groups of TrainConfig.device_groups."""
-    mesh, ray = config.mesh, config.infra.mode == "ray"
+def _make_rollout(config: TrainConfig, folder: Path, source: PromptSource, queue: dict[str, Any]) -> RolloutReplica:
+    """In this process, or on the device group ``sampler``."""
+    mesh, probe_prompt = config.mesh, source.held_out()[0].prompt
     samplers = DeviceMesh.from_sizes(dp_size=mesh.sampler_dp, tp_size=mesh.sampler_tp, pp_size=mesh.sampler_pp)
-    group = {name: name if ray else None for name in ("sampler", "trainer")}
-    probe_prompt = source.held_out()[0].prompt
+    return RolloutReplica(config, folder, queue, probe_prompt, samplers, _group(config, "sampler"))
+
+
+def _make_workers(
+    config: TrainConfig, folder: Path, reward: Reward, queue: dict[str, Any], stack: ExitStack
+) -> tuple[RewardWorker, TrainerRank]:
+    """In this process, or on the device groups of TrainConfig.device_groups."""
     rewards: RewardWorker
-    if mesh.reward_ranks:
+    if config.mesh.reward_ranks:
         rewards = RewardRank(config, queue, remote_group="reward")
     else:
         rewards = RewardWorker(TimedClient("reward", queue), reward, config.queue)
     stack.callback(rewards.close)
-    rollout = RolloutReplica(config, folder, queue, probe_prompt, samplers, group["sampler"])
-    stack.callback(rollout.close)
-    trainer = TrainerRank(config, folder, queue, remote_group=group["trainer"])
+    trainer = TrainerRank(config, folder, queue, remote_group=_group(config, "trainer"))
     stack.callback(trainer.close)
-    return rollout, rewards, trainer
+    return rewards, trainer
+
+
+def _group(config: TrainConfig, name: str) -> str | None:
+    return name if config.infra.mode == "ray" else None

@@ -1,6 +1,6 @@
 """What a run holds on Ray: device groups for its workers, and the queue's controller as an actor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,25 +8,27 @@ import ray
 
 import twinkle
 from transfer_queue import TransferQueueController
-from twinkle.config import TrainConfig
 from twinkle.errors import ConfigError
+from twinkle.infra import DeviceGroup
 
 QUEUE_S = 60.0
 
 
 @contextmanager
-def groups_on_ray(config: TrainConfig) -> Iterator[None]:
-    """The device groups of a run are set apart while the block runs; a Ray that it had to start ends with it.
+def groups_on_ray(
+    groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float
+) -> Iterator[None]:
+    """The device groups are set apart while the block runs; a Ray that had to be started ends with it.
 
     Raises:
-        ConfigError: the cluster has not got the ranks, or has several machines and a queue of one.
+        ConfigError: the cluster has not got the ranks, or has several machines and a queue whose ``storage`` is of one.
     """
-    twinkle.initialize("ray", config.device_groups(), address=config.infra.address, timeout_s=config.infra.timeout_s)
+    twinkle.initialize("ray", groups, address=address, timeout_s=timeout_s)
     try:
         nodes = sum(node["Alive"] for node in ray.nodes())
-        if nodes > 1 and config.queue.storage != "ray":
+        if nodes > 1 and storage != "ray":
             raise ConfigError(
-                f"the Ray cluster has {nodes} machines, but queue.storage={config.queue.storage} is for one: set "
+                f"the Ray cluster has {nodes} machines, but the queue's storage={storage} is for one: set "
                 "queue.storage=ray."
             )
         yield

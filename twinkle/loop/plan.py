@@ -24,12 +24,14 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
         ("steps", f"{loop.steps}, learning rate {config.optim.lr:g}, {config.algo.advantage}"),
         ("devices", f"{config.model.device}, {threads}; {_ranks(config)}"),
         ("run folder", run_folder),
+        *([("start", f"twinkle-sampler queue.info={run_folder}/queue.json")] if config.sampler.attached else []),
     ]
 
 
 def _ranks(config: TrainConfig) -> str:
     mesh = config.mesh
-    words = f"{mesh.trainer_dp} trainer rank(s), {mesh.sampler_dp} sampler(s)"
+    words = f"{mesh.trainer_dp} trainer rank(s), "
+    words += "samplers that attach" if config.sampler.attached else f"{mesh.sampler_dp} sampler(s)"
     words += f" of {mesh.sampler_tp * mesh.sampler_pp} devices" if mesh.sampler_tp * mesh.sampler_pp > 1 else ""
     return words + (f", {mesh.reward_ranks} reward rank(s), on Ray" if config.infra.mode == "ray" else "")
 
