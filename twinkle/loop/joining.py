@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from twinkle.config import TrainConfig
 from twinkle.errors import ConfigError
-from twinkle.loop.weight_board import WeightBoard
+
+if TYPE_CHECKING:
+    from twinkle.loop.weight_board import WeightBoard
 
 RUN = "run"
 """Beside what a client of the queue reads."""
@@ -29,7 +31,7 @@ class RunToJoin:
     board: dict[str, str]
 
 
-def joining(queue: Mapping[str, Any], config: TrainConfig, model: Path, board: WeightBoard) -> dict[str, Any]:
+def joining(queue: Mapping[str, Any], config: TrainConfig, model: Path, board: "WeightBoard") -> dict[str, Any]:
     """The queue's controller_info with the run beside it: plain data for a file."""
     run = {"settings": asdict(config), "model": str(model), "board": dict(board.address)}
     info: dict[str, Any] = json.loads(json.dumps({**queue, RUN: run}))
