@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class RolloutReplica(RolloutWorker):
         super().__init__(
             client=TimedClient(f"rollout-{current_rank().data_rank}", queue),
             policy=PolicySampler(sampler),
-            params=sampling_params(config.sampler, sampler.template.turn_end_ids),
+            params=sampling_params(config.sampler),
             samples_per_prompt=config.loop.samples_per_prompt,
             queue=config.queue,
             probe_prompt=probe_prompt,
@@ -84,7 +84,7 @@ class ServingReplica(RolloutServer):
         super().__init__(
             client=TransferQueueClient(f"sampler-{os.getpid()}-{current_rank().data_rank}", queue),
             policy=PolicySampler(sampler),
-            params=sampling_params(config.sampler, sampler.template.turn_end_ids),
+            params=sampling_params(config.sampler),
             samples_per_prompt=config.loop.samples_per_prompt,
             board=None if board is None else board_at(board),
             attach=attach,
@@ -129,15 +129,13 @@ class TrainerRank(Trainer):
             self._parallel.close()
 
 
-def sampling_params(config: SamplerConfig, turn_end_ids: Sequence[int] = ()) -> SamplingParams:
-    """What the rollout asks of its sampler; the seed comes with each prompt. Responses stop at ``turn_end_ids`` too,
-    unless the model's EOS is ignored."""
-    stop_token_ids = [*config.stop_token_ids, *([] if config.ignore_eos else turn_end_ids)]
+def sampling_params(config: SamplerConfig) -> SamplingParams:
+    """What the rollout asks of its sampler; the seed comes with each prompt."""
     return SamplingParams(
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         stop=list(config.stop) or None,
-        stop_token_ids=stop_token_ids or None,
+        stop_token_ids=list(config.stop_token_ids) or None,
         ignore_eos=config.ignore_eos,
     )
 
