@@ -81,6 +81,8 @@ class Attachment:
                     self._look_at(server.serve(SLICE_S))
         except (ControllerLostError, ControllerTimeoutError, WeightSyncError) as error:
             if not self._ended():
+                if isinstance(error, WeightSyncError):
+                    raise
                 raise RunError(f"The queue of {self.file} was lost: {error}") from error
         self.console.print("The queue has ended.")
         return 0

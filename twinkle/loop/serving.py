@@ -111,7 +111,7 @@ class RolloutServer:
     def close(self) -> None:
         """Give back the rows that are not answered yet, end the sampler and leave the queue."""
         self.policy.sampler.abort()
-        wait(self._running, DRAIN_S)
+        wait(list(self._running), DRAIN_S)
         self._pool.shutdown(wait=False, cancel_futures=True)
         self.policy.sampler.close()
         self.client.close()

@@ -16,6 +16,8 @@ from twinkle.data_format import SamplingParams
 from twinkle.errors import AdapterError, ConfigError, DataError, ModelNotFoundError
 from twinkle.sampler import Sampler, TorchSampler
 
+pytestmark = pytest.mark.timeout(300)
+
 PROMPTS: Any = [{"input_ids": [5, 6, 7]}, {"input_ids": [9]}]
 PARAMS = SamplingParams(max_tokens=4, seed=1, ignore_eos=True)
 GROUPS = [DeviceGroup("samplers", 1, "cpu", cpus_per_rank=0), DeviceGroup("others", 2, "cpu", cpus_per_rank=0)]
@@ -90,11 +92,15 @@ def test_an_adapter_of_another_rank_target_or_model(sampler: Sampler, qwen2_fold
         ({**config_of(right).to_dict(), "r": 5}, weights_of(right), "adapter 'a'.*shape|adapter 'a'.*lora_A"),
         ({**config_of(right).to_dict(), "target_modules": ["q_proj"]}, weights_of(right), "adapter 'a'"),
         ({"r": 4, "target_modules": ["absent"]}, None, "absent"),
+        ({"r": 4, "target_modules": 3}, None, "adapter"),
         (config_of(other), weights_of(other), "adapter 'a'"),
     ]
     for config, tensors, match in wrong:
         with pytest.raises(AdapterError, match=match):
             sampler.add_adapter_to_model("a", config, state_dict=tensors)
+    sampler.add_adapter_to_model("a", config_of(right), state_dict=weights_of(right))
+    assert len(sampler.sample(PROMPTS, PARAMS, "a").sequences) == 2
+    sampler.remove_adapter("a")
 
 
 def test_an_unknown_adapter(sampler: Sampler) -> None:
