@@ -104,6 +104,8 @@ def assemble(
     parameters, trainable = loop.trainer.sizes
     size = model_size(config, parameters=parameters, trainable=trainable)
     plan = plan_lines(config, model=size, run_folder=str(run.path))
+    if board is not None:
+        plan.append(("samplers", f"twinkle-sampler queue.info={run / QUEUE}"))
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
 
 

@@ -24,7 +24,6 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
         ("steps", f"{loop.steps}, learning rate {config.optim.lr:g}, {config.algo.advantage}"),
         ("devices", f"{config.model.device}, {threads}; {_ranks(config)}"),
         ("run folder", run_folder),
-        *([("start", f"twinkle-sampler queue.info={run_folder}/queue.json")] if config.sampler.attached else []),
     ]
 
 

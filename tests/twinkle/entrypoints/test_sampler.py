@@ -141,7 +141,7 @@ def test_a_run_on_ray_and_a_sampler_on_a_device_group_of_ray(
     try:
         run = trained(
             tmp_path / "runs", *SHORT, "infra=ray", "queue.storage=ray", "sampler.attached=true",
-            "infra.trainer.cpus_per_rank=0", "queue.timeout_s=200",
+            "infra.trainer.cpus_per_rank=0", "mesh.reward_ranks=0", "queue.timeout_s=200",
         )  # fmt: skip
         out, _ = process.communicate(timeout=60)
     finally:
