@@ -14,6 +14,7 @@ from tests.twinkle.sampler.vllm.conftest import start
 from twinkle import DeviceGroup, DeviceMesh
 from twinkle.data_format import SamplingParams
 from twinkle.errors import AdapterError, ConfigError, DataError, ModelNotFoundError
+from twinkle.infra.handle import Handle
 from twinkle.sampler import Sampler, TorchSampler
 
 pytestmark = pytest.mark.timeout(300)
@@ -27,7 +28,10 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module", params=[f"{kind}-{place}" for place in ("here", "on ray") for kind in KINDS])
+MADE = ["torch-here", "vllm-here", "torch-on ray", pytest.param("vllm-on ray", marks=pytest.mark.slow)]
+
+
+@pytest.fixture(scope="module", params=MADE)
 def made(request: pytest.FixtureRequest, qwen2_folder: Path) -> Iterator[tuple[Callable[..., Any], Any]]:
     """How a sampler is made in this place, and one that is."""
     kind, _, place = request.param.partition("-")
@@ -150,7 +154,7 @@ def test_parameters_are_refused_where_they_are_written(settings: dict[str, Any],
 def test_parameters_that_this_model_cannot_meet(sampler: Sampler) -> None:
     for params, match in (
         (SamplingParams(stop_token_ids=[10**6]), "stop_token_ids has 1000000"),
-        ([PARAMS], "sampling_params has 1 entries for 2 inputs"),
+        ([PARAMS], "inputs has 2 items and sampling_params 1|sampling_params has 1 entries for 2 inputs"),
         ([PARAMS, "greedy"], r"sampling_params\[1\] is 'greedy'"),
     ):
         wrong: Any = params
@@ -158,22 +162,20 @@ def test_parameters_that_this_model_cannot_meet(sampler: Sampler) -> None:
             sampler.sample(PROMPTS, wrong)
 
 
-@pytest.mark.parametrize("missing", [True, False])
 def test_a_model_folder_without_a_tokenizer(
-    made: tuple[Callable[..., Any], Any], sampler: Sampler, qwen2_folder: Path, tmp_path: Path, missing: bool
+    made: tuple[Callable[..., Any], Any], sampler: Sampler, qwen2_folder: Path, tmp_path: Path
 ) -> None:
-    folder, where = tmp_path / "model", {} if made[1].__class__ is type(made[1]) else {"remote_group": "others"}
-    shutil.copytree(qwen2_folder, folder)
-    for path in folder.glob("tokenizer*"):
-        if missing:
-            path.unlink()
-        else:
-            path.write_text("{")
-    if where:
-        twinkle.initialize("ray", groups=GROUPS)
+    make, on_ray = made[0], type(sampler) is Handle
+    missing, broken = tmp_path / "missing", tmp_path / "broken"
+    for folder in (missing, broken):
+        shutil.copytree(qwen2_folder, folder)
+        for path in folder.glob("tokenizer*"):
+            path.unlink() if folder is missing else path.write_text("{")
 
-    with pytest.raises(ModelNotFoundError, match="holds no tokenizer"):
-        made[0](folder, **where)
+    for folder in (missing,) if on_ray else (missing, broken):
+        where = {"remote_group": "others"} if on_ray else {}
+        with pytest.raises(ModelNotFoundError, match=f"{folder.name}' holds no tokenizer"):
+            make(folder, **where)
 
 
 def test_a_mesh_that_does_not_fit(made: tuple[Callable[..., Any], Any], sampler: Sampler, qwen2_folder: Path) -> None:
