@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 
 PROMPTS: Any = [{"input_ids": [5, 6, 7]}, {"input_ids": [9]}]
 PARAMS = SamplingParams(max_tokens=4, seed=1, ignore_eos=True)
-GROUPS = [DeviceGroup("samplers", 1, "cpu", cpus_per_rank=0), DeviceGroup("others", 2, "cpu", cpus_per_rank=0)]
+GROUPS = [DeviceGroup("samplers", 1, "cpu", cpus_per_rank=0), DeviceGroup("others", 1, "cpu", cpus_per_rank=0)]
 KINDS = {
     "torch": lambda folder, **where: TorchSampler(folder, **where),
     "vllm": lambda folder, **where: start(folder, **where),
