@@ -24,3 +24,12 @@ def base_model(config: ModelConfig, run: Path, settings: hub.HubConfig) -> Path:
         make_tiny(config, draft)
         draft.rename(folder)
     return folder
+
+
+def positions_of(folder: Path) -> int | None:
+    """Most tokens that the model in the folder reads; None when there is no bound."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config(decoder=True)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
