@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from twinkle import hub
 from twinkle.config import TrainConfig
 from twinkle.data.base import Prompt
 from twinkle.data_format import SamplingParams
 from twinkle.infra import DeviceMesh, current_rank, current_runtime, remote_class, torch_environment
+from twinkle.loop.base_model import base_model_here
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.rollout import RolloutWorker
 from twinkle.loop.trainer import Trainer
@@ -45,7 +45,9 @@ class RolloutReplica(RolloutWorker):
         remote_group: str | None = None,
     ):
         prepare_process(config)
-        sampler = make_sampler(config.sampler, config.model, _here(config, folder), device_mesh, remote_group)
+        sampler = make_sampler(
+            config.sampler, config.model, base_model_here(config.model, folder, config.hub), device_mesh, remote_group
+        )
         sampler.set_template(config.template.name, **config.template.arguments())
         super().__init__(
             client=TimedClient(f"rollout-{current_rank().data_rank}", queue),
@@ -83,7 +85,7 @@ class TrainerRank(Trainer):
         mine = current_rank().data_rank
         super().__init__(
             client=TimedClient(f"train-{mine}", queue),
-            policy=Policy(_here(config, folder), model, config.optim, self._parallel),
+            policy=Policy(base_model_here(config.model, folder, config.hub), model, config.optim, self._parallel),
             algo=config.algo,
             temperature=config.sampler.temperature,
             dp_size=dp,
@@ -111,8 +113,3 @@ def sampling_params(config: SamplerConfig, turn_end_ids: Sequence[int] = ()) -> 
         stop_token_ids=stop_token_ids or None,
         ignore_eos=config.ignore_eos,
     )
-
-
-def _here(config: TrainConfig, folder: Path) -> Path:
-    """The model's folder; on another machine than the one that found it, where the hub puts it."""
-    return folder if folder.is_dir() else hub.resolve(config.model.id, settings=config.hub)
