@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from transfer_queue import TransferQueueClient
-from twinkle import hub
 from twinkle.attach_config import AttachConfig
 from twinkle.config import TrainConfig
 from twinkle.data.base import Prompt
 from twinkle.data_format import SamplingParams
 from twinkle.infra import DeviceMesh, current_rank, current_runtime, remote_class, torch_environment
+from twinkle.loop.base_model import base_model_here
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.rollout import RolloutWorker
 from twinkle.loop.serving import RolloutServer
@@ -112,7 +112,7 @@ class TrainerRank(Trainer):
         mine = current_rank().data_rank
         super().__init__(
             client=TimedClient(f"train-{mine}", queue),
-            policy=Policy(_here(config, folder), model, config.optim, self._parallel),
+            policy=Policy(base_model_here(config.model, folder, config.hub), model, config.optim, self._parallel),
             algo=config.algo,
             temperature=config.sampler.temperature,
             dp_size=dp,
@@ -142,11 +142,8 @@ def sampling_params(config: SamplerConfig) -> SamplingParams:
 
 def _sampler(config: TrainConfig, folder: Path, mesh: DeviceMesh | None, remote_group: str | None) -> Sampler:
     prepare_process(config)
-    sampler = make_sampler(config.sampler, config.model, _here(config, folder), mesh, remote_group)
+    sampler = make_sampler(
+        config.sampler, config.model, base_model_here(config.model, folder, config.hub), mesh, remote_group
+    )
     sampler.set_template(config.template.name, **config.template.arguments())
     return sampler
-
-
-def _here(config: TrainConfig, folder: Path) -> Path:
-    """The model's folder; on another machine than the one that found it, where the hub puts it."""
-    return folder if folder.is_dir() else hub.resolve(config.model.id, settings=config.hub)
