@@ -30,12 +30,12 @@ class Beats:
         now = self._clock()
         self._last = {path: self._last.get(path, now) for path in paths}
 
-    def hindrance(self) -> str:
+    def hindrance(self, within: float | None = None) -> str:
         """Which watch has been silent for too long; empty if none has. Before the first watch, the start counts."""
-        now = self._clock()
+        now, within = self._clock(), self._within if within is None else within
         quiet = [(now - last, path) for path, last in self._last.items()] or [(now - self._start, "anything")]
         longest, path = max(quiet)
-        return f"nothing came of {path} for {longest:.0f} s" if longest > self._within else ""
+        return f"nothing came of {path} for {longest:.0f} s" if longest > within else ""
 
 
 def answers(beats: Beats) -> type[aiohttp.ClientResponse]:
