@@ -122,7 +122,7 @@ def settings(resources: Iterable[Resource], inactivity: float) -> kopf.OperatorS
     made.networking.error_backoffs = BACKOFFS
     made.watching.chunk_size = CHUNK
     made.watching.inactivity_timeout = inactivity
-    # A bookmark comes each minute, and two seconds before a watch ends: no watch in health is silent for so long.
+    # The server ends a watch before it counts as silent, so that a quiet cluster is heard, too.
     made.watching.server_timeout = int(inactivity * 0.9)
     for resource in resources:
         if resource.labels:

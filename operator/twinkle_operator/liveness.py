@@ -1,4 +1,9 @@
-"""Is the operator still hearing from the API server? Each event, bookmark and page of a list is a beat."""
+"""Is the operator still hearing from the API server? Each event, bookmark, page of a list and end of a watch is a beat.
+
+Bookmarks alone would not do: there are none of events, and an API server whose etcd reports no progress sends none of a
+kind of which nothing happened since it started. But each watch is asked to last for less than the inactivity timeout,
+and its end is the server's word, too; a connection that breaks is not.
+"""
 
 from __future__ import annotations
 
@@ -69,6 +74,7 @@ class _Beating:
         async for piece in self._stream.iter_chunked(n):
             self._beat()
             yield piece
+        self._beat()
 
 
 async def serve(port: int, beats: Beats, ready: Callable[[], str], metrics: Metrics) -> web.AppRunner:

@@ -196,6 +196,8 @@ class Proxy:
             async for line in answer.content.iter_any():
                 if stream not in self._silenced:
                     await stream.write(line)
+            if stream in self._silenced:
+                await self._ended.wait()
 
     @staticmethod
     def _drop(request: web.Request) -> web.Response:

@@ -63,5 +63,5 @@ def test_it_is_no_pod_of_the_stack() -> None:
 
 
 def test_a_stack_without_a_volume_has_nothing_that_a_pod_could_read() -> None:
-    with pytest.raises(OperatorError, match="no run.volume"):
+    with pytest.raises(OperatorError, match=r"no run\.volume"):
         reader_pod(stack(run={"experiment": "x"}), None, deadline=60)

@@ -39,8 +39,8 @@ def text(stack: Stack) -> str:
 def test_everything_that_matters_is_in_the_view() -> None:
     shown = text(strip.stack(raw.stack(1, status=STATUS)))
 
-    for part in ("n/s", "320/512 rows for train, MissingField", "0.8123", "1.12", "2 begun, 0 failed, 1 restarted", "s-2",
-                 "step 12 runs", "3h", "sampler", "1/2", "(of an earlier spec)"):  # fmt: skip
+    for part in ("n/s", "320/512 rows for train, MissingField", "0.8123", "1.12", "2 begun, 0 failed, 1 restarted",
+                 "s-2", "step 12 runs", "3h", "sampler", "1/2", "(of an earlier spec)"):  # fmt: skip
         assert part in shown
 
 
