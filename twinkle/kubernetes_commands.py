@@ -44,8 +44,8 @@ def _add_render(commands: "Commands") -> None:
     render = commands.add_parser(
         "render",
         help="the RayCluster, RayJob and NetworkPolicy that the operator makes of a TrainingStack",
-        description="Prints as YAML exactly what the operator would apply for the first attempt of each stack, with the "
-        "Hydra overrides of its driver. What only the cluster knows, the uids, is written as zeros. "
+        description="Prints as YAML exactly what the operator would apply for the first attempt of each stack, with "
+        "the Hydra overrides of its driver. What only the cluster knows, the uids, is written as zeros. "
         "Ends with 0, or with 2 on a stack that twinkle validate refuses.",
     )
     render.add_argument("files", nargs="+", metavar="FILE", help="YAML with one stack or more; - for standard input")
