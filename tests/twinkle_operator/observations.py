@@ -28,7 +28,8 @@ PROGRESS = st.builds(Progress, step=STEPS, reward=st.none() | WORDS, version=st.
 STATUSES = st.just(Status()) | st.builds(
     Status, conditions=st.lists(CONDITIONS, max_size=8, unique_by=lambda each: each.type),
     progress=st.none() | PROGRESS, attempts=COUNTS, ended=COUNTS, failures=COUNTS, restarts=COUNTS, fruitless=COUNTS,
-    checkpoint_at_restart=STEPS, active_since=TIMES, active_seconds=COUNTS, stopping_since=TIMES, ray_job=st.none() | WORDS,
+    checkpoint_at_restart=STEPS, active_since=TIMES, active_seconds=COUNTS, stopping_since=TIMES,
+    ray_job=st.none() | WORDS,
 )  # fmt: skip
 CLUSTERS = st.builds(
     Cluster, uid=WORDS, template=WORDS, state=st.sampled_from(["", "ready", "suspended"]), reason=WORDS, message=WORDS,
@@ -50,21 +51,22 @@ POLLS = st.builds(
     is_ready=st.booleans(), reason=WORDS, text=WORDS, why=st.sampled_from(["", "Refused", "Timeout"]), message=WORDS,
 )  # fmt: skip
 REFUSALS = st.builds(
-    Refusal, kind=st.sampled_from(["RayCluster", "RayJob", "NetworkPolicy"]), name=WORDS, generation=COUNTS, reason=WORDS,
-    message=WORDS,
+    Refusal, kind=st.sampled_from(["RayCluster", "RayJob", "NetworkPolicy"]), name=WORDS, generation=COUNTS,
+    reason=WORDS, message=WORDS,
 )  # fmt: skip
 OBSERVED = st.builds(
     Observed, cluster=st.none() | CLUSTERS, pods=st.lists(PODS, max_size=6).map(tuple),
-    jobs=st.lists(JOBS, max_size=3).map(tuple), poll=st.none() | POLLS, refusals=st.lists(REFUSALS, max_size=2).map(tuple),
+    jobs=st.lists(JOBS, max_size=3).map(tuple), poll=st.none() | POLLS,
+    refusals=st.lists(REFUSALS, max_size=2).map(tuple),
     warnings=st.lists(st.tuples(WORDS, WORDS), max_size=2).map(tuple), missing=st.sampled_from(["", "", "", "no CRD"]),
 )  # fmt: skip
 CLOCKS = st.floats(allow_nan=True, allow_infinity=True) | st.floats(1.7e9, 1.9e9)
 
 
-def read(stack: dict[str, Any], status: Status = Status(), generation: int = 1) -> Stack:
+def read(stack: dict[str, Any], status: Status | None = None) -> Stack:
     """A stack of tests/kube/specs.py as the operator reads it."""
     metadata = stack["metadata"]
     return Stack(
-        name=metadata["name"], namespace="team", uid="5e0b7f0e-1111-2222-3333-444444444444", generation=generation,
-        labels=metadata.get("labels", {}), spec=msgspec.convert(stack["spec"], Spec), status=status,
+        name=metadata["name"], namespace="team", uid="5e0b7f0e-1111-2222-3333-444444444444", generation=1,
+        labels=metadata.get("labels", {}), spec=msgspec.convert(stack["spec"], Spec), status=status or Status(),
     )  # fmt: skip
