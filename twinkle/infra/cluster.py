@@ -1,9 +1,11 @@
 """The Ray cluster behind mode "ray": attached or started, and what of it is set apart for which device group."""
 
+import logging
 import os
 import secrets
 import socket
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Iterable, Mapping
@@ -14,7 +16,7 @@ import grpc
 import ray
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
 
-from twinkle.errors import ConfigError
+from twinkle.errors import ConfigError, RanksMissingError
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.garbage import settle
 from twinkle.infra.placement import Plan, plan, written
@@ -22,6 +24,11 @@ from twinkle.infra.waiting import connection
 
 if TYPE_CHECKING:
     from twinkle.infra.actors import Actors
+
+log = logging.getLogger("twinkle")
+
+SAY_S = 20.0
+"""How often somebody who waits for ranks is told what is missing."""
 
 
 @dataclass(eq=False)
@@ -133,16 +140,20 @@ class Cluster:
         return made
 
     def _wait_for(self, made: list[Reservation]) -> None:
+        """Until the ranks are there; nodes may join meanwhile. In a cluster that others keep, more may come later."""
         ready = {each.bundles.ready(): each for each in made}
-        _, late = ray.wait(list(ready), num_returns=len(ready), timeout=self.timeout_s) if ready else ([], [])
-        if late:
-            first = ready[late[0]]
-            taken = [f"{each.group.name!r} {each.plan}" for ref, each in ready.items() if ref not in late]
-            beside = f", beside {', '.join(taken)}" if taken else ""
-            raise ConfigError(
-                f"device group {first.group.name!r} asks for {first.group.ranks} ranks as {first.plan}{beside}; the "
-                f"Ray cluster could not give that within {self.timeout_s:g} s; free: {_free()}"
-            )
+        late, began = list(ready), time.monotonic()
+        while late:
+            left = began + self.timeout_s - time.monotonic()
+            if left <= 0:
+                kind = ConfigError if self.ours else RanksMissingError
+                raise kind(
+                    f"{_missing(ready, late)}; the Ray cluster could not give that within {self.timeout_s:g} s; "
+                    f"free: {_free()}"
+                )
+            _, late = ray.wait(list(ready), num_returns=len(ready), timeout=min(SAY_S, left))
+            if late and left > SAY_S:
+                log.warning("waiting %g s more: %s; free: %s", left - SAY_S, _missing(ready, late), _free())
 
 
 def open_cluster(
@@ -223,6 +234,14 @@ def _bundles(group: DeviceGroup, wanted: Plan) -> PlacementGroup:
         return placement_group(bundles, wanted.strategy, name, bundle_label_selector=labels)
     except ValueError as error:
         raise ConfigError(f"device group {group.name!r} cannot be placed: {error}") from error
+
+
+def _missing(ready: Mapping[Any, Reservation], late: Iterable[Any]) -> str:
+    """The first group that waits, and what others have already."""
+    first = ready[next(iter(late))]
+    taken = [f"{each.group.name!r} {each.plan}" for ref, each in ready.items() if ref not in late]
+    beside = f", beside {', '.join(taken)}" if taken else ""
+    return f"device group {first.group.name!r} asks for {first.group.ranks} ranks as {first.plan}{beside}"
 
 
 def _free() -> str:

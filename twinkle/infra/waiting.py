@@ -1,16 +1,21 @@
 """Waiting for actors: results in order, the object's own errors with the caller's place, lost ranks by name."""
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import ray
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
 from twinkle.errors import InfraError, RankLostError, RemoteTimeoutError
 
 HERE = str(Path(__file__).parent)
+PEER_S = 60.0
+"""How long Ray may take to know that a rank is lost, with which another has lost contact."""
+OUT_OF_TOUCH = ("gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer")
+"""In what torch.distributed says of a peer that is gone."""
 
 
 def call_site() -> str:
@@ -54,8 +59,23 @@ class Expected:
             raise self._late(timeout_s) from None
         except RayError as error:
             failed = next((name for name, ref in zip(self.names, self.refs, strict=True) if _failed(ref)), self.what)
+            if len(self.refs) > 1 and _out_of_touch(error):
+                failed, error = self._lost(failed, error)
             _forget(self.refs)
             fail(error, self.what, failed, self.site, self._closed())
+
+    def _lost(self, failed: str, error: RayError) -> tuple[str, RayError]:
+        """The rank whose loss is behind the error of one that spoke with it: which of both is heard first is chance."""
+        waiting, deadline = dict(zip(self.refs, self.names, strict=True)), time.monotonic() + PEER_S
+        while ready := ray.wait(list(waiting), timeout=max(0.0, deadline - time.monotonic()))[0] if waiting else []:
+            name = waiting.pop(ready[0])
+            try:
+                ray.get(ready[0], timeout=1)
+            except RayActorError as lost:
+                return name, lost
+            except RayError:
+                continue
+        return failed, error
 
     def done(self) -> bool:
         """Whether `get` would return at once, or raise."""
@@ -75,6 +95,8 @@ class Expected:
 def fail(error: RayError, what: str, name: str, site: str, closed: bool) -> NoReturn:
     """Raise what an error of Ray at the actor ``name`` means to the caller of ``what``."""
     note = f"{what} was called at {site}"
+    if _out_of_touch(error) and not closed:
+        raise RankLostError(f"a rank with which {name} works was lost; {note}; {name} says: {error.cause}") from error
     if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         error.cause.add_note(note)
         raise error.cause from error
@@ -87,6 +109,12 @@ def reason(error: RayError) -> str:
     """What Ray says, without the identifiers and advice that it adds."""
     lines = [line.strip() for line in str(error).splitlines() if not line.startswith("\t")]
     return " ".join(filter(None, lines)).split(" Some common causes include")[0]
+
+
+def _out_of_touch(error: RayError) -> bool:
+    """Whether a rank has lost contact with another one."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    return isinstance(cause, RuntimeError) and any(words in str(cause) for words in OUT_OF_TOUCH)
 
 
 def _forget(refs: Sequence[Any]) -> None:

@@ -6,12 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from transformers import AutoTokenizer
 
-from transfer_queue import GRPOSampler, TransferQueueController
 from transfer_queue.info_file import published
-from transfer_queue.status import Progress
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
 from twinkle.data.check import check_prompts
@@ -29,17 +26,17 @@ from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
 from twinkle.loop.reward_worker import RewardRank, RewardWorker
 from twinkle.loop.rollout import PromptFeeder, Samplers
-from twinkle.loop.run_folder import QUEUE, WEIGHTS, RunFolder
+from twinkle.loop.run_folder import CHECKPOINTS, QUEUE, WEIGHTS, RunFolder
+from twinkle.loop.run_queue import RunQueue
 from twinkle.loop.stop import StopSignals
 from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
 from twinkle.loop.weight_board import WeightBoard, WeightFile
 from twinkle.loop.weight_sync import WeightSync
-from twinkle.metrics import TrainingMetrics, served
+from twinkle.metrics import TrainingMetrics
 from twinkle.rl.reward import Reward
 from twinkle.template import Template, make_template
 
-TASKS = ("rollout", "reward", "train")
 TOLERANCE = {"float32": 1e-4}
 TOLERANCE_OF_NARROW_TYPES = 0.2
 
@@ -73,19 +70,29 @@ class Assembly:
 
 
 def assemble(
-    config: TrainConfig, run: RunFolder, source: PromptSource, reward: Reward, stop: StopSignals, stack: ExitStack
+    config: TrainConfig,
+    run: RunFolder,
+    source: PromptSource,
+    reward: Reward,
+    queue: RunQueue,
+    stop: StopSignals,
+    stack: ExitStack,
 ) -> Assembly:
-    """Make every part of the run in ``run`` and put it where its newest checkpoint was, if there is one."""
-    began = time.perf_counter()
+    """Make every other part of the run in ``run`` and put it where its newest checkpoint was, if there is one."""
+    began, metrics = time.perf_counter(), queue.metrics
     prepare_process(config)
-    queue = _start_queue(config, stop, stack)
-    metrics = _serve_metrics(config, queue, run.lineage, stack)
+    if config.infra.mode == "ray":
+        from twinkle.loop.on_ray import set_apart
+
+        infra, groups = config.infra, config.device_groups()
+        set_apart(groups, storage=config.queue.storage, address=infra.address, timeout_s=infra.timeout_s)
     folder = base_model(config.model, run.path, config.hub)
-    board = _make_board(config, run, queue, stack) if config.sampler.attached else None
-    stack.enter_context(published(run / QUEUE, queue if board is None else joining(queue, config, folder, board)))
-    loop = _make_loop(config, run, folder, source, reward, queue, board, stop, stack)
+    board = _open_board(config, run, stack) if config.sampler.attached else None
+    if board is not None:
+        stack.enter_context(published(run / QUEUE, joining(queue.info, config, folder, board)))
+    loop = _make_loop(config, run, folder, source, reward, queue.info, board, stop, stack)
     check_prompts(source.known_prompts(), _template(config, folder), loop.rollout.positions, config.sampler.max_tokens)
-    checkpoints = Checkpoints(run / "checkpoints", kept=config.loop.checkpoints_kept)
+    checkpoints = Checkpoints(run / CHECKPOINTS, kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, loop.trainer)
     records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
     stack.callback(records.close)
@@ -109,50 +116,15 @@ def assemble(
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
 
 
-def _start_queue(config: TrainConfig, stop: StopSignals, stack: ExitStack) -> dict[str, Any]:
-    """Start the queue and, with infra=ray, what it and the workers run on; returns its controller_info."""
-    loop, queue = config.loop, config.queue
-    options: dict[str, Any] = {
-        "global_batch_size": loop.prompts_per_step,
-        "num_global_batch": 1,
-        "num_n_samples": loop.samples_per_prompt,
-        "task_samplers": {"train": GRPOSampler(num_n_samples=loop.samples_per_prompt)},
-        "tasks": TASKS,
-        "capacity_bytes": queue.capacity_bytes,
-        "storage": queue.storage,
-        "shm_dir": queue.shm_dir,
-    }
-    if config.infra.mode == "local":
-        return stack.enter_context(TransferQueueController.start(**options)).get_info()
-    from twinkle.loop.on_ray import groups_on_ray, queue_on_ray
-
-    infra = config.infra
-    groups = groups_on_ray(
-        config.device_groups(), storage=queue.storage, address=infra.address, timeout_s=infra.timeout_s
-    )
-    stack.enter_context(groups)
-    stop.take()  # Ray has put a handler of its own in the place of ours
-    return stack.enter_context(queue_on_ray(options))
-
-
-def _make_board(config: TrainConfig, run: RunFolder, queue: dict[str, Any], stack: ExitStack) -> WeightBoard:
+def _open_board(config: TrainConfig, run: RunFolder, stack: ExitStack) -> WeightBoard:
     """Where samplers outside the run find its weights: as far as its queue reaches."""
-    if config.queue.storage == "ray":
+    if config.infra.mode == "ray" and config.queue.storage != "shm":
         from twinkle.loop.weight_actor import weights_on_ray
 
-        return stack.enter_context(weights_on_ray(queue["namespace"]))
+        return stack.enter_context(weights_on_ray())
     board = WeightFile(run / WEIGHTS)
     stack.callback(board.close)
     return board
-
-
-def _serve_metrics(config: TrainConfig, queue: dict[str, Any], lineage: int, stack: ExitStack) -> TrainingMetrics:
-    registry, progress = CollectorRegistry(), Progress()
-    progress.update(lineage=lineage)
-    if config.metrics.port:
-        endpoint = served(config.metrics.host, config.metrics.port, queue, registry=registry, progress=progress)
-        stack.enter_context(endpoint)
-    return TrainingMetrics(registry, progress)
 
 
 def _template(config: TrainConfig, folder: Path) -> Template:

@@ -1,11 +1,15 @@
 """Settings of a run and of its loop; importable without torch."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from twinkle.choices import one_of
 from twinkle.errors import ConfigError
 from twinkle.infra.device_group import DeviceGroup
 from twinkle.infra.runtime import MODES
+from twinkle.queue_config import sampler_named
+
+TASKS = ["rollout", "reward", "train"]
 
 
 def _at_least(name: str, value: float, least: float) -> None:
@@ -79,24 +83,43 @@ class RunConfig:
     Attributes:
         name: last part of the run folder's name.
         root: folder that holds the run folders.
+        folder: this very folder instead of ``<root>/<time>-<name>``; with ``run.resume=auto`` a run that lies in it is
+            continued (one that is finished ends at once, well), and else begun there.
         seed: the run's one seed: data, initialisation of LoRA, sampling.
         resume: ``off``, ``auto`` (the newest unfinished run of the same configuration, else a new one) or a folder.
+        resume_from: folder of another run of the same configuration; a new run begins with its newest checkpoint:
+            weights, optimizer and place in the data. A run that has a checkpoint of its own goes on from that.
         dry_run: print the configuration with derived sizes and a memory estimate, and stop.
         debug: let exceptions show their tracebacks.
     """
 
     name: str = "run"
     root: str = "runs"
+    folder: str | None = None
     seed: int = 0
     resume: str = "off"
+    resume_from: str | None = None
     dry_run: bool = False
     debug: bool = False
 
     def validate(self) -> None:
-        """Raise ConfigError for a name that is no file name or a negative seed."""
+        """Raise ConfigError for a name that is no file name, a negative seed, or two wishes where to go on."""
         if not self.name or "/" in self.name:
             raise ConfigError(f"run.name={self.name!r} becomes part of a folder's name: use letters, digits, - and _.")
         _at_least("run.seed", self.seed, 0)
+        for name in ("folder", "resume_from"):
+            if getattr(self, name) == "":
+                raise ConfigError(f"run.{name}='' names no folder: give its path, or null.")
+        if self.folder is not None and self.resume not in ("off", "auto"):
+            raise ConfigError(
+                f"run.folder={self.folder!r} and run.resume={self.resume!r} name two folders: with run.folder, "
+                "run.resume is off or auto."
+            )
+        if self.folder is None and self.resume_from is not None and self.resume != "off":
+            raise ConfigError(
+                f"run.resume_from={self.resume_from!r} begins a new run, but run.resume={self.resume!r} looks for an "
+                "old one: leave run.resume=off, or name the new run's folder with run.folder."
+            )
 
 
 @dataclass(frozen=True)
@@ -108,8 +131,14 @@ class QueueConfig:
         timeout_s: deadline of every wait; the error then says which rows were missing and why.
         capacity_bytes: bytes of all values at which the rollout waits; null: the steps alone bound them.
         storage: ``shm``, large values in memory that the processes of this machine share; ``memory``, all of them
-            in the queue's process; ``ray``, in Ray's object store, for infra=ray on several machines.
+            in the queue's process, also for several machines; ``ray``, in Ray's object store, for infra=ray on several.
         shm_dir: folder of large values instead of /dev/shm.
+        journal: folder on the queue's machine for its journal: the queue comes back from it when its process dies, and
+            nobody notices more than a pause; null: that ends the run. It serves one attempt of a run and goes with it.
+        num_global_batch: steps that the queue holds at once; whoever puts more of them waits.
+        sampler: hands out the rows of every task without an entry in ``task_samplers``: ``sequential``, ``grpo`` (whole
+            groups only), the name of one of these classes, or ``module:Class``, made without arguments.
+        task_samplers: the same for one task: rollout, reward or train.
     """
 
     lease_s: float = 3600.0
@@ -117,12 +146,30 @@ class QueueConfig:
     capacity_bytes: int | None = None
     storage: str = "shm"
     shm_dir: str | None = None
+    journal: str | None = None
+    num_global_batch: int = 1
+    sampler: str = "sequential"
+    task_samplers: dict[str, str] = field(default_factory=lambda: {"train": "grpo"})
 
     def validate(self) -> None:
-        """Raise ConfigError for a duration that is not positive."""
+        """Raise ConfigError for a duration that is not positive, or a task or sampler that there is not."""
         for name in ("lease_s", "timeout_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"queue.{name}={getattr(self, name)} must be above 0 seconds.")
+        _at_least("queue.num_global_batch", self.num_global_batch, 1)
+        for task in self.task_samplers:
+            one_of("task of queue.task_samplers", task, TASKS)
+        self.samplers(2)
+
+    def samplers(self, samples_per_prompt: int) -> dict[str, Any]:
+        """``sampler`` and ``task_samplers`` of the controller; ConfigError names the setting of one that is none."""
+        return {
+            "sampler": sampler_named("queue.sampler", self.sampler, samples_per_prompt),
+            "task_samplers": {
+                task: sampler_named(f"queue.task_samplers.{task}", name, samples_per_prompt)
+                for task, name in self.task_samplers.items()
+            },
+        }
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,19 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from twinkle.errors import ConfigError, RunError
+from twinkle.errors import ConfigError, RunError, RunInUseError
 
 STARTED = "run.json"
 RESULT = "result.json"
 QUEUE = "queue.json"
 WEIGHTS = "weights"
+CHECKPOINTS = "checkpoints"
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -29,9 +31,10 @@ class RunFolder:
     ``queue.json`` says where its queue is, and ``weights`` are the newest for samplers that it did not start.
     """
 
-    def __init__(self, path: Path, lock: int, *, lineage: int):
+    def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False):
         self.path = path
         self.lineage = lineage
+        self.exact = exact
         self._lock = lock
 
     @property
@@ -108,7 +111,7 @@ def new_run(root: Path, identity: RunIdentity) -> RunFolder:
         root.mkdir(parents=True, exist_ok=True)
         path = _unused(root, stem)
         lock = _lock(path)
-        write_json(path / STARTED, {**asdict(identity), "lineage": 0, "id": uuid.uuid4().hex})
+        start_run(path, identity)
         _point_latest(root, path)
     except OSError as error:
         raise ConfigError(
@@ -118,15 +121,28 @@ def new_run(root: Path, identity: RunIdentity) -> RunFolder:
 
 
 def discard(run: RunFolder) -> None:
-    """Remove a run that never began, and point ``latest`` at the newest that is left."""
+    """Remove a run that never began, and point ``latest`` at the newest that is left; an exact folder stays, empty."""
+    if run.exact:
+        _empty(run.path)
+        return
     root = run.path.parent
     shutil.rmtree(run.path, ignore_errors=True)
     (root / "latest").unlink(missing_ok=True)
     left = next(_newest_first(root), None)
     if left is not None:
         _point_latest(root, left)
-    elif not any(root.iterdir()):
-        root.rmdir()
+    else:
+        with suppress(OSError):  # it holds something else, or is a volume's own folder
+            root.rmdir()
+
+
+def _empty(path: Path) -> None:
+    """Remove all but the lock, for which another process may wait."""
+    for each in path.iterdir():
+        if each.is_dir() and not each.is_symlink():
+            shutil.rmtree(each, ignore_errors=True)
+        elif each.name != LOCK:
+            each.unlink()
 
 
 def find_run(root: Path, resume: str, identity: RunIdentity) -> RunFolder | None:
@@ -143,15 +159,31 @@ def find_run(root: Path, resume: str, identity: RunIdentity) -> RunFolder | None
     return _continue_named(Path(resume), root, identity)
 
 
+def checkpoints_in(folder: Path) -> list[Path]:
+    """The whole checkpoints of a run, oldest first."""
+    found = [path for path in (folder / CHECKPOINTS).glob("step-*") if (path / "state.json").exists()]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The steps that were done when it was written."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+def start_run(path: Path, identity: RunIdentity) -> None:
+    """Make ``path`` the folder of a new run."""
+    write_json(path / STARTED, {**asdict(identity), "lineage": 0, "id": uuid.uuid4().hex})
+
+
 def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
     if not (path / STARTED).exists():
         raise ConfigError(
             f"run.resume={str(path)!r} is no run folder (it has no {STARTED}). Use off, auto or a folder under {root}."
         )
     with ExitStack() as undo:
-        lock = _lock_or_none(path)
+        lock = lock_or_none(path)
         if lock is None:
-            raise RunError(f"{path} is in use by another process: wait for its end or start a new run.")
+            raise RunInUseError(f"{path} is in use by another process: wait for its end or start a new run.")
         undo.callback(os.close, lock)
         started = read_json(path / STARTED)
         if difference := identity.difference(started):
@@ -161,30 +193,36 @@ def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
                 f"run.resume={str(path)!r} is finished ({started.get('steps')} steps): "
                 "raise loop.steps above that to train on."
             )
+        run = continue_run(path, lock, started, identity)
         undo.pop_all()
-    return _continue(path, lock, started, identity)
+    return run
 
 
 def _continue_if_ours(path: Path, identity: RunIdentity) -> RunFolder | None:
-    lock = _lock_or_none(path)
+    lock = lock_or_none(path)
     if lock is None:
         return None
-    started = read_json(path / STARTED)
-    if identity.difference(started) or started.get("steps") != identity.steps or (path / RESULT).exists():
-        os.close(lock)
-        return None
-    return _continue(path, lock, started, identity)
+    with ExitStack() as undo:
+        undo.callback(os.close, lock)
+        started = read_json(path / STARTED)
+        if identity.difference(started) or started.get("steps") != identity.steps or (path / RESULT).exists():
+            return None
+        run = continue_run(path, lock, started, identity)
+        undo.pop_all()
+    return run
 
 
-def _continue(path: Path, lock: int, started: dict[str, Any], identity: RunIdentity) -> RunFolder:
+def continue_run(
+    path: Path, lock: int, started: dict[str, Any], identity: RunIdentity, *, exact: bool = False
+) -> RunFolder:
     """Open a new lineage of the run whose lock is held."""
-    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1)
+    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1, exact=exact)
     try:
         (run / RESULT).unlink(missing_ok=True)
         write_json(run / STARTED, {**started, **asdict(identity), "lineage": run.lineage})
-        _point_latest(run.path.parent, run.path)
+        if not exact:
+            _point_latest(run.path.parent, run.path)
     except OSError as error:
-        run.close()
         raise ConfigError(f"{path} cannot be written ({error.strerror}).") from error
     return run
 
@@ -207,7 +245,7 @@ def _unused(root: Path, stem: str) -> Path:
 
 
 def _lock(path: Path) -> int:
-    handle = os.open(path / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    handle = os.open(path / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -216,7 +254,7 @@ def _lock(path: Path) -> int:
     return handle
 
 
-def _lock_or_none(path: Path) -> int | None:
+def lock_or_none(path: Path) -> int | None:
     """The lock of a run folder, or None while another process holds it."""
     try:
         return _lock(path)

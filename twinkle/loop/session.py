@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from transfer_queue.errors import TransferQueueError
 from twinkle import hub
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource, make_source
-from twinkle.errors import RunError
+from twinkle.errors import RunError, TwinkleError
+from twinkle.loop.config import RunConfig
 from twinkle.loop.console import StepProgress, show_outcome, show_plan, warn_without_signal
+from twinkle.loop.exact_folder import open_folder
+from twinkle.loop.origin import begin_with
 from twinkle.loop.records import read_rows
-from twinkle.loop.run_folder import RESULT, RunFolder, discard, find_run, new_run, write_json
+from twinkle.loop.run_folder import RESULT, RunFolder, RunIdentity, discard, find_run, new_run, write_json
+from twinkle.loop.run_queue import open_queue
 from twinkle.loop.stop import StopRequested, StopSignals
 from twinkle.model.config import TINY_MODELS
 from twinkle.rl.reward import Reward
@@ -37,23 +42,30 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str
     """
     console = Console(highlight=False)
     source, reward = make_source(config.data, config.run.seed), reward_named(config.data.reward)
-    if config.model.id not in TINY_MODELS:
-        hub.resolve(config.model.id, settings=config.hub)
     if config.run.dry_run:
         from twinkle.loop.dry_run import dry_run
 
         dry_run(console, config, resolved, source)
         return 0
-    root, identity = Path(config.run.root), config.identity()
     with ExitStack() as stack:
-        run = find_run(root, config.run.resume, identity) or new_run(root, identity)
+        run = _run_folder(config.run, config.identity())
         stack.callback(run.close)
+        if run.finished:
+            console.print(f"{run.path} is finished: nothing is left to do.", markup=False, soft_wrap=True)
+            return 0
         (run / "config.yaml").write_text(resolved, encoding="utf-8")
         parts = _assemble(config, run, source, reward, stop, stack, console)
         if config.run.resume != "off":
             console.print(_resumed(run, parts.boundary.step), markup=False, soft_wrap=True)
         Session(config, run, parts, console, stop, command).live()
     return 0
+
+
+def _run_folder(config: RunConfig, identity: RunIdentity) -> RunFolder:
+    if config.folder is not None:
+        return open_folder(Path(config.folder), config.resume, identity)
+    root = Path(config.root)
+    return find_run(root, config.resume, identity) or new_run(root, identity)
 
 
 def _assemble(
@@ -65,12 +77,17 @@ def _assemble(
     stack: ExitStack,
     console: Console,
 ) -> "Assembly":
-    """The parts of the run; a new run whose parts cannot be made leaves no folder."""
+    """The parts of the run, the queue first; a new run whose parts cannot be made leaves no folder."""
     try:
+        if config.run.resume_from is not None:
+            begin_with(run, Path(config.run.resume_from), config.identity())
+        queue = open_queue(config, run, stop, stack)
+        if config.model.id not in TINY_MODELS:
+            hub.resolve(config.model.id, settings=config.hub)
         with console.status("Loading torch and the model ...") if console.is_terminal else nullcontext():
             from twinkle.loop.assembly import assemble
 
-            return assemble(config, run, source, reward, stop, stack)
+            return assemble(config, run, source, reward, queue, stop, stack)
     except BaseException as error:
         if not run.resumed:
             discard(run)
@@ -82,6 +99,8 @@ def _assemble(
 def _resumed(run: RunFolder, step: int) -> str:
     if run.resumed:
         return f"Continuing {run.path} after step {step}.\n"
+    if run.exact:
+        return f"Nothing to continue in {run.path}: a run begins there.\n"
     return "Nothing to continue: no unfinished run has these settings. Starting a new one.\n"
 
 
@@ -109,26 +128,31 @@ class Session:
             raise
         except Exception:
             if self.parts.loop.intact and self.boundary.step:
-                self._save_unfinished("an error")
+                self._save_what_is_whole()
             raise
 
     def _train(self) -> None:
         loop, steps = self.parts.loop, self.config.loop.steps
         loop.publish(self.boundary.step)
-        self._evaluate_if_due()
+        known = read_rows(self.run / "evals.jsonl")
+        if known:
+            self.parts.metrics.evaluated(known[-1]["reward_mean"])
+        self._evaluate_if_due(first=not known)
         with StepProgress(self.console, steps=steps, done=self.boundary.step) as progress:
             while self.boundary.step < steps:
                 done = loop.step(self.boundary, self._record)
                 progress.step(done.row)
                 self._evaluate_if_due()
 
-    def _evaluate_if_due(self) -> None:
+    def _evaluate_if_due(self, *, first: bool = False) -> None:
         """Held-out reward before, after and every ``eval.every`` steps; never twice, so a resumed run may ask again."""
         step, every = self.boundary.step, self.config.eval.every
-        if step in (0, self.config.loop.steps) or (every and step % every == 0):
-            if not step:
+        if first or step == self.config.loop.steps or (every and step % every == 0):
+            if first:
                 self.console.print(f"Answering {self.config.data.held_out_prompts} held-out prompts ...", style="dim")
-            self.parts.records.evaluated(self.parts.evaluation.run(step))
+            result = self.parts.evaluation.run(step)
+            self.parts.records.evaluated(result)
+            self.parts.metrics.evaluated(result["reward_mean"])
 
     def _record(self, done: "StepDone") -> None:
         """Write a step down, and a checkpoint when one is due; signals wait meanwhile."""
@@ -145,11 +169,11 @@ class Session:
         self._sync_records()
         self.parts.assert_queue_empty()
         self._save(boundary)
-        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _save(self, boundary: "Boundary") -> None:
         state = self.parts.loop.trainer.state_dict()
         self.parts.checkpoints.save(boundary, state, {"lineage": self.run.lineage})
+        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _sync_records(self) -> None:
         self.parts.records.sync()
@@ -168,6 +192,13 @@ class Session:
             markup=False,
             soft_wrap=True,
         )
+
+    def _save_what_is_whole(self) -> None:
+        """As `_save_unfinished`, unless what ended the run took with it what would be saved."""
+        try:
+            self._save_unfinished("an error")
+        except (TwinkleError, TransferQueueError) as error:
+            self.console.print(f"\nStep {self.boundary.step} cannot be saved: {error}", markup=False, soft_wrap=True)
 
     def _finish(self) -> None:
         """Weights, report and result; then say what came of it."""
@@ -195,12 +226,14 @@ class Session:
             (folder / name).write_bytes(content)
 
     def _evals(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Held-out reward before the first step and after the last."""
-        rows = {row["step"]: row for row in read_rows(self.run / "evals.jsonl")}
-        try:
-            return rows[0], rows[self.config.loop.steps]
-        except KeyError as error:
-            raise RunError(f"{self.run / 'evals.jsonl'} has no evaluation of step {error}: was it edited?") from error
+        """Held-out reward before the run's first step and after its last."""
+        rows = read_rows(self.run / "evals.jsonl")
+        if len(rows) < 2 or rows[-1]["step"] != self.config.loop.steps:
+            raise RunError(
+                f"{self.run / 'evals.jsonl'} has no evaluation before the first step, or none of step "
+                f"{self.config.loop.steps}: was it edited?"
+            )
+        return rows[0], rows[-1]
 
     def _show_outcome(self) -> None:
         before, after = self._evals()

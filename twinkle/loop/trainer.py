@@ -23,6 +23,8 @@ from twinkle.rl.config import AlgoConfig
 
 TRAIN_FIELDS = ["sample_id", "prompt_ids", "response_ids", "sampler_logprobs", "version", "fingerprint", "reward"]
 SHOWN_FIELDS = ["sample_id", "prompt", "response", "answer", "stop_reason", "reward"]
+STATE_S = 600.0
+"""How long the state may take: a rank that hangs must not keep a run from ending."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +120,10 @@ class Trainer:
         )
         return self._gaps(batch)
 
-    @remote_function(dispatch=first_rank)
+    @remote_function(dispatch=first_rank, urgent=True, timeout_s=STATE_S)
     def state_dict(self) -> dict[str, Any]:
-        """Trained parameters and optimizer state; see Policy.state_dict."""
+        """Trained parameters and optimizer state; see Policy.state_dict. May be called while ``prepare`` or ``compute``
+        run, which leave both as they are, so that a run that has to end need not wait for them."""
         return self.policy.state_dict()
 
     @remote_function

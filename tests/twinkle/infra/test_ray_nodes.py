@@ -11,7 +11,8 @@ import twinkle
 from tests.conftest import begin_ray
 from tests.twinkle.infra.ray_classes import Ranks, Replicas
 from twinkle import DeviceGroup, DeviceMesh
-from twinkle.errors import ConfigError, InfraError
+from twinkle.errors import TRY_AGAIN, ConfigError, InfraError, RanksMissingError
+from twinkle.infra import cluster
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,25 @@ def test_a_connection_that_ended_is_told(nodes: Any) -> None:
     twinkle.initialize("ray", [DeviceGroup("sampler", 1, "cuda")])
     with Ranks(remote_group="sampler") as again:
         assert again.double([1]) == [2]
+
+
+def test_ranks_of_a_node_that_comes_later_are_waited_for_and_told(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = DeviceGroup("late", 1, "cpu", label_selector={"pool": "late"})
+    with pytest.raises(RanksMissingError, match=r"'late' asks for 1 ranks .* within 0\.2 s; free: node .*pool: a"):
+        twinkle.initialize("ray", [group], timeout_s=0.2)
+    assert RanksMissingError.exit_code == TRY_AGAIN
+    joined: list[Any] = []
+
+    def join(message: str, *arguments: Any) -> None:
+        """Once somebody was told that the rank is missing, its node comes."""
+        assert "device group 'late' asks for 1 ranks" in message % arguments
+        if not joined:
+            joined.append(nodes.add_node(num_cpus=1, labels={"pool": "late"}))
+
+    monkeypatch.setattr(cluster, "SAY_S", 0.2)
+    monkeypatch.setattr(cluster.log, "warning", join)
+    twinkle.initialize("ray", [group], timeout_s=60)
+
+    with Ranks(remote_group="late") as handle:
+        assert pools()[handle.whoami()[0]["node"]] == "late"
+    nodes.remove_node(joined[0])

@@ -1,0 +1,64 @@
+"""Lists of everything that is watched: they fill the cache at the start, and find what the watches missed later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from twinkle_operator.cache import Cache
+from twinkle_operator.client import Client
+from twinkle_operator.errors import Gone, NotFound
+from twinkle_operator.resources import EVENTS, Key, Resource
+
+TRIES = 3
+
+
+async def refresh(
+    client: Client, cache: Cache, resources: Iterable[Resource], namespaces: Iterable[str | None]
+) -> set[Key]:
+    """Make the cache hold what the server holds; the stacks of which something changed.
+
+    A watch tells of what happens while it lasts. What was deleted between two of them nobody tells: kopf lists
+    anew, and shows what is there. A namespace of None is the whole cluster.
+
+    Raises:
+        ApiError, Unreachable: the cache holds what it held, or newer.
+    """
+    changed: set[Key] = set()
+    for resource in resources:
+        for namespace in namespaces:
+            changed |= await _refresh(client, cache, resource, namespace)
+    return changed
+
+
+async def _refresh(client: Client, cache: Cache, resource: Resource, namespace: str | None) -> set[Key]:
+    for left in reversed(range(TRIES)):
+        try:
+            return await _list(client, cache, resource, namespace)
+        except Gone:
+            if not left:
+                raise
+        except NotFound:
+            return set()  # its CRD was removed
+    return set()
+
+
+async def _list(client: Client, cache: Cache, resource: Resource, namespace: str | None) -> set[Key]:
+    changed: set[Key] = set()
+    names: set[tuple[str, str]] = set()
+    version = "0"
+    cache.begin_list(resource)
+    try:
+        async for chunk, of in client.list(resource, namespace):
+            version = of
+            for raw in chunk:
+                names.add((raw["metadata"]["namespace"], raw["metadata"]["name"]))
+                key = cache.seen(resource, raw)
+                if key is not None:
+                    changed.add(key)
+    except BaseException:
+        cache.end_list(resource, namespace, names, "0")
+        raise
+    if resource == EVENTS:
+        cache.end_list(resource, namespace, names, "0")
+        return changed
+    return changed | cache.end_list(resource, namespace, names, version)

@@ -1,0 +1,107 @@
+"""YAML with the line of every field."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import msgspec
+import yaml
+
+from twinkle_operator.problem import Path
+
+
+class SyntaxProblem(ValueError):
+    """A file that is no YAML; `line` counts from 1."""
+
+    def __init__(self, message: str, line: int):
+        super().__init__(message)
+        self.line = line
+
+
+class Document(msgspec.Struct, frozen=True):
+    """One document: its value as JSON has it, and where its fields stand.
+
+    `twice` are keys that stand twice in one mapping, of which YAML takes the last.
+    """
+
+    value: Any
+    lines: dict[Path, int]
+    twice: list[Path]
+
+    def line(self, path: Path) -> int:
+        """The line of a field, or of the innermost mapping that should have held it."""
+        while path not in self.lines:
+            path = path[:-1]
+        return self.lines[path]
+
+
+class _Loader(yaml.SafeLoader):
+    """Dates stay text, as in JSON."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (the base class declares it)
+        first: [each for each in resolvers if each[0] != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def documents(text: str) -> Iterator[Document]:
+    """The documents of a file.
+
+    Raises:
+        SyntaxProblem: it is no YAML.
+    """
+    try:
+        loader = _Loader(text)
+        while loader.check_node():
+            if (root := loader.get_node()) is not None:
+                document = Document(None, {(): root.start_mark.line + 1}, [])
+                value = _Reader(loader, document).read(root, ())
+                yield msgspec.structs.replace(document, value=value)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise SyntaxProblem(f"no YAML: {error.problem}", mark.line + 1 if mark else 1) from error
+    except yaml.YAMLError as error:
+        raise SyntaxProblem(f"no YAML: {error}", 1) from error
+
+
+class _Reader:
+    def __init__(self, loader: _Loader, document: Document):
+        self.loader, self.document = loader, document
+        self.entered: list[yaml.Node] = []
+
+    def read(self, node: yaml.Node, path: Path) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return self.loader.construct_object(node, deep=True)
+        if node in self.entered:
+            raise SyntaxProblem("no YAML for Kubernetes: an anchor that holds itself", node.start_mark.line + 1)
+        self.entered.append(node)
+        value = self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.sequence(node, path)
+        self.entered.pop()
+        return value
+
+    def sequence(self, node: yaml.Node, path: Path) -> list[Any]:
+        for index, each in enumerate(node.value):
+            self.document.lines[(*path, index)] = each.start_mark.line + 1
+        return [self.read(each, (*path, index)) for index, each in enumerate(node.value)]
+
+    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        given = {id(key) for key, _ in node.value}
+        self.loader.flatten_mapping(node)
+        values: dict[str, Any] = {}
+        own: set[str] = set()
+        for key_node, value_node in node.value:
+            key = _key(self.loader.construct_object(key_node, deep=True))
+            where = (*path, key)
+            if id(key_node) in given:
+                if key in own:
+                    self.document.twice.append(where)
+                own.add(key)
+            self.document.lines[where] = key_node.start_mark.line + 1
+            values[key] = self.read(value_node, where)
+        return values
+
+
+def _key(key: Hashable) -> str:
+    """A key as JSON has it."""
+    return str(key).lower() if isinstance(key, bool) else str(key)

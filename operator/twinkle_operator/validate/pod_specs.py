@@ -1,0 +1,105 @@
+"""Typos in what the CRD keeps as it is: pod templates, pod defaults and egress rules, by Kubernetes' own types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from twinkle_operator.problem import Path, Problem
+from twinkle_operator.validate.structure import nearest
+
+_SIMPLE: dict[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "bool": (bool,), "float": (int, float)}
+_UNCHECKED = ("object", "datetime", "bytes")
+_QUANTITIES = ("limits", "requests", "overhead", "sizeLimit", "divisor")
+"""Numbers or text; the client calls them text alone."""
+_FILLED_IN = {"V1PodSpec": {"containers"}, "V1PodTemplateSpec": {"spec"}}
+"""Required in a pod, and filled in by the operator where they are left out."""
+
+
+def problems(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    """Unknown fields, wrong types and missing fields; `spec` fits the CRD's schema or is skipped where it does not."""
+    for path, kind, value in _parts(spec):
+        yield from _any(kind, value, path)
+
+
+def _parts(spec: Mapping[str, Any]) -> Iterator[tuple[Path, str, Any]]:
+    defaults = spec.get("podDefaults")
+    if isinstance(defaults, dict):
+        yield from _defaults(defaults)
+    holders: list[tuple[Path, Any]] = [(("spec", "head"), spec.get("head"))]
+    groups = spec.get("deviceGroups")
+    for index, group in enumerate(groups if isinstance(groups, list) else ()):
+        holders.append((("spec", "deviceGroups", index), group))
+    for path, holder in holders:
+        if isinstance(holder, dict) and isinstance(holder.get("podTemplate"), dict):
+            yield (*path, "podTemplate"), "V1PodTemplateSpec", holder["podTemplate"]
+    policy = spec.get("networkPolicy")
+    egress = policy.get("egress") if isinstance(policy, dict) else None
+    if isinstance(egress, list):
+        yield ("spec", "networkPolicy", "egress"), "List[V1NetworkPolicyEgressRule]", egress
+
+
+def _defaults(defaults: dict[str, Any]) -> Iterator[tuple[Path, str, Any]]:
+    """A PodSpec without containers, and env and envFrom of container 0."""
+    of_container = {"env": "List[V1EnvVar]", "envFrom": "List[V1EnvFromSource]"}
+    pod = {name: value for name, value in defaults.items() if name not in of_container}
+    yield ("spec", "podDefaults"), "V1PodSpec", pod
+    for name, kind in of_container.items():
+        if name in defaults:
+            yield ("spec", "podDefaults", name), kind, defaults[name]
+
+
+def _any(kind: str, value: Any, path: Path) -> Iterator[Problem]:
+    """What is wrong with a value of one of the client's types: str, List[V1Volume], Dict[str, str], V1PodSpec."""
+    if value is None or kind in _UNCHECKED:
+        return
+    if match := re.fullmatch(r"List\[(.*)\]", kind):
+        yield from _items(match[1], value, path)
+    elif match := re.fullmatch(r"Dict\[str, (.*)\]", kind):
+        if not isinstance(value, dict):
+            yield Problem(path, f"must be a mapping, not {value!r}", reason="InvalidPodTemplate")
+        elif path[-1] not in _QUANTITIES:
+            for key, each in value.items():
+                yield from _any(match[1], each, (*path, key))
+    elif kind in _SIMPLE:
+        if path[-1] not in _QUANTITIES and not _is(value, kind):
+            wanted = {"str": "text (quote it)", "int": "an integer", "bool": "true or false", "float": "a number"}[kind]
+            yield Problem(path, f"must be {wanted}, not {value!r}", reason="InvalidPodTemplate")
+    else:
+        yield from _object(kind, value, path)
+
+
+def _is(value: Any, kind: str) -> bool:
+    return isinstance(value, _SIMPLE[kind]) and (kind == "bool" or not isinstance(value, bool))
+
+
+def _items(kind: str, value: Any, path: Path) -> Iterator[Problem]:
+    if not isinstance(value, list):
+        yield Problem(path, f"must be a list, not {value!r}", reason="InvalidPodTemplate")
+        return
+    for index, each in enumerate(value):
+        yield from _any(kind, each, (*path, index))
+
+
+def _object(kind: str, value: Any, path: Path) -> Iterator[Problem]:
+    from kubernetes.client import models  # takes a second: only stacks with pod templates pay for it
+
+    model = getattr(models, kind)
+    if not isinstance(value, dict):
+        yield Problem(path, f"must be a mapping, not {value!r}", reason="InvalidPodTemplate")
+        return
+    names = {name: python for python, name in model.attribute_map.items()}
+    for name, each in value.items():
+        if name not in names:
+            yield Problem((*path, name), f"unknown field{nearest(name, names)}", reason="InvalidPodTemplate")
+        elif kind == "V1PodSpec" and name == "containers" and path == ("spec", "podDefaults"):
+            text = "podDefaults has no containers: env and envFrom stand in podDefaults itself, and reach container 0"
+            yield Problem((*path, name), text, reason="InvalidPodTemplate")
+        else:
+            yield from _any(model.openapi_types[names[name]], each, (*path, name))
+    fields = model.model_fields
+    needed = {name for name, python in names.items() if python in fields and fields[python].is_required()}
+    given = {name for name, each in value.items() if each is not None}
+    for name in sorted(needed - given - _FILLED_IN.get(kind, set())):
+        yield Problem((*path, name), f"Required value. {kind[2:]} needs it", reason="InvalidPodTemplate")
