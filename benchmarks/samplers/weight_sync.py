@@ -39,7 +39,8 @@ def syncing(config: TrainConfig) -> Iterator[WeightSync]:
     folder, ray = Path(config.model.id), config.infra.mode == "ray"
     with ExitStack() as stack:
         if ray:
-            stack.enter_context(groups_on_ray(config))
+            groups = config.device_groups()
+            stack.enter_context(groups_on_ray(groups, storage=config.queue.storage, address=None, timeout_s=60.0))
             queue = stack.enter_context(queue_on_ray(options))
         else:
             queue = stack.enter_context(TransferQueueController.start(**options)).get_info()

@@ -7,6 +7,7 @@ fields; fields of others, defaults and status never show.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -45,20 +46,17 @@ def _cut(value: Any, fields: dict[str, Any]) -> Any:
             if (name := path.removeprefix("f:")) in value
         }
     if isinstance(value, list):
-        return [_cut(item, below) for path, below in children.items() for item in _items(value, path)]
+        named = [(_names(path), below) for path, below in children.items()]
+        return [_cut(item, below) for index, item in enumerate(value) for names, below in named if names(index, item)]
     return value
 
 
-def _items(values: list[Any], path: str) -> list[Any]:
-    """The items of a list that one path element names: by key, by value or by index."""
+def _names(path: str) -> Callable[[int, Any], bool]:
+    """Whether a path element names an item of a list: by key, by value or by index."""
     how, _, what = path.partition(":")
     if how == "i":
-        return values[int(what) : int(what) + 1]
+        return lambda index, _: index == int(what)
     wanted = msgspec.json.decode(what)
     if how == "v":
-        return [value for value in values if value == wanted]
-    return [
-        value
-        for value in values
-        if isinstance(value, dict) and all(value.get(name) == part for name, part in wanted.items())
-    ]
+        return lambda _, item: bool(item == wanted)
+    return lambda _, item: isinstance(item, dict) and all(item.get(name) == part for name, part in wanted.items())

@@ -10,8 +10,11 @@ import pytest
 import yaml
 
 from tests.charts.render import OPERATOR, HelmError, Values, kinds, only, rendered, run, validate
-from twinkle_operator import permissions
+from twinkle_operator import main, permissions
 from twinkle_operator.crd import definition
+from twinkle_operator.pod_template import HEAD_PORTS
+from twinkle_operator.settings import Settings
+from twinkle_operator.words import STATUS_PORT
 
 pytestmark = pytest.mark.kube
 
@@ -66,7 +69,7 @@ def test_lint_finds_nothing(helm: Path) -> None:
         ({"resources": {"request": {}}}, "request"),
         ({"monitoring": {"monitor": "podmonitor"}}, "monitor"),
         ({"monitoring": {"interval": "30"}}, "interval"),
-        ({"monitoring": {"alerts": {"for": {"StackFailled": "1h"}}}}, "for"),
+        ({"monitoring": {"alerts": {"for": {"StackFailled": "1h"}}}}, "StackFailled"),
         ({"monitoring": {"alerts": {"disabled": ["Nothing"]}}}, "disabled/0"),
         ({"networkPolicy": {"apiServerPorts": []}}, "apiServerPorts"),
         ({"tolerations": [{"keys": "a"}]}, "keys"),
@@ -152,6 +155,31 @@ def test_the_operator_reaches_and_is_reached_by_what_it_needs_alone(helm: Path) 
     assert stacks["to"][0]["namespaceSelector"]["matchExpressions"][0]["values"] == ["a"]
 
 
+def test_the_process_gets_the_arguments_that_it_takes(helm: Path) -> None:
+    values = {"watchNamespaces": ["a", "b"], "kuberay": {"namespace": "k"}, "monitoring": {"namespace": "p"}}
+    manifests = rendered(helm, OPERATOR, values)
+    (container,) = only(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    chosen, said = main.options(container["args"])
+
+    assert chosen.namespaces == ("a", "b")
+    assert chosen.settings == Settings(
+        kuberay_namespace="k", operator_namespace="twinkle-system", prometheus_namespace="p"
+    )
+    assert (said.log_format, said.log_level) == ("json", "INFO")
+    assert container["ports"] == [{"name": "http", "containerPort": chosen.port}]
+    assert only(manifests, "Service")["spec"]["ports"][0]["port"] == chosen.port
+
+
+def test_the_port_of_stacks_is_the_heads(helm: Path) -> None:
+    """Its number in the operator's NetworkPolicy, its name in the monitors."""
+    (port,) = [each for each in HEAD_PORTS if each["containerPort"] == STATUS_PORT]
+    monitor = only(rendered(helm, OPERATOR, {"monitoring": {"stacks": True}}), "PodMonitor")
+    policy = only(rendered(helm, OPERATOR), "NetworkPolicy")
+
+    assert monitor["spec"]["podMetricsEndpoints"][0]["port"] == port["name"]
+    assert policy["spec"]["egress"][2]["ports"] == [{"port": STATUS_PORT, "protocol": "TCP"}]
+
+
 @pytest.mark.parametrize("kind", ["Service", "PodDisruptionBudget", "PodMonitor", "NetworkPolicy"])
 def test_selectors_find_the_operators_pod_and_not_the_tests(helm: Path, kind: str) -> None:
     values = {"monitoring": {"monitor": "PodMonitor"}, "podDisruptionBudget": {"enabled": True}}
@@ -195,7 +223,16 @@ def test_the_schema_knows_every_alert() -> None:
     schema = json.loads((OPERATOR / "values.schema.json").read_text())
     groups = yaml.safe_load((OPERATOR / "files" / "alerts.yaml").read_text())["groups"]
 
-    assert schema["$defs"]["alert"]["enum"] == [rule["alert"] for group in groups for rule in group["rules"]]
+    alerts = [rule["alert"] for group in groups for rule in group["rules"]]
+
+    assert schema["$defs"]["alert"]["enum"] == alerts
+    assert list(_properties(schema, "monitoring", "alerts", "for")) == alerts
+
+
+def _properties(schema: dict[str, Any], *path: str) -> dict[str, Any]:
+    for name in path:
+        schema = schema["properties"][name]
+    return dict(schema["properties"])
 
 
 def test_dashboards_arrive_whole(helm: Path) -> None:

@@ -155,3 +155,9 @@ class KubeRay:
     def events(self, namespace: str) -> list[Object]:
         found = self._core.list_namespaced_event(namespace, field_selector=f"involvedObject.kind={KIND}")
         return [self._api.sanitize_for_serialization(each) for each in found.items]
+
+    def condition(self, namespace: str, name: str, kind: str = "Ready") -> Object:
+        """A condition of a stack; empty while it has none."""
+        stack = self.get(KIND, namespace, name) or {}
+        conditions = stack.get("status", {}).get("conditions", [])
+        return next((dict(each) for each in conditions if each["type"] == kind), {})

@@ -1,4 +1,4 @@
-"""The operator as its Deployment runs it: a process of its own, with a kubeconfig of somebody who has only its rights."""
+"""The operator as its Deployment runs it: a process of its own, as somebody who has only its rights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def eventually(what: str, found: Callable[[], T | None], within: float = WITHIN_
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {within:g} s: {what}; last seen: {value!r}")
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 class OperatorProcess:

@@ -43,7 +43,7 @@ class Answer(NamedTuple):
 
     status: int
     text: str = ""
-    headers: dict[str, str] = {}
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 class Then(NamedTuple):
@@ -59,8 +59,7 @@ Fault = Callable[[Call], Answer | Then | str | None]
 class Proxy:
     """Forwards to the API server as whom the kubeconfig names; `kubeconfig` is a file that leads here.
 
-    `fault` decides about each call: None forwards it. `calls` are all calls so far. While `mute` is set nothing comes
-    through any watch, whose connections stay open.
+    `fault` decides about each call: None forwards it. `calls` are all calls so far.
     """
 
     def __init__(self, kubeconfig: Path, folder: Path) -> None:
@@ -68,8 +67,8 @@ class Proxy:
             self._upstream = login.connection()
         self.fault: Fault = lambda call: None
         self.calls: list[Call] = []
-        self.mute = threading.Event()
         self._streams: set[web.StreamResponse] = set()
+        self._silenced: set[web.StreamResponse] = set()
         self._folder = folder
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
@@ -94,6 +93,11 @@ class Proxy:
         )
         return file
 
+    @property
+    def watches(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
     def writes(self) -> list[Call]:
         """Calls that change something."""
         return [call for call in self.calls if call.is_write]
@@ -106,6 +110,10 @@ class Proxy:
                 task.cancel()
 
         self._loop.call_soon_threadsafe(close)
+
+    def silence(self) -> None:
+        """From now on nothing comes through the watches that are open; their connections stay."""
+        self._silenced |= self._streams
 
     def say(self, line: bytes) -> None:
         """Put a line of our own into every watch that is open."""
@@ -139,7 +147,7 @@ class Proxy:
         self.calls.append(call)
         fault = self.fault(call)
         if isinstance(fault, Answer):
-            return web.Response(status=fault.status, text=fault.text, headers=fault.headers)
+            return web.Response(status=fault.status, text=fault.text, headers=dict(fault.headers))
         if fault == DROP:
             return self._drop(request)
         headers = {name: request.headers[name] for name in PASSED if name in request.headers}
@@ -182,9 +190,8 @@ class Proxy:
     async def _copy(self, answer: aiohttp.ClientResponse, stream: web.StreamResponse) -> None:
         with contextlib.suppress(aiohttp.ClientError):
             async for line in answer.content.iter_any():
-                while self.mute.is_set():
-                    await asyncio.sleep(0.01)
-                await stream.write(line)
+                if stream not in self._silenced:
+                    await stream.write(line)
 
     @staticmethod
     def _drop(request: web.Request) -> web.Response:

@@ -76,9 +76,8 @@ def test_the_operators_test_waits_until_it_is_ready(
 
     ended = script(f"{namespace}/default", OPERATOR / "files" / "ready.py", url)
 
-    assert (ended.returncode, ended.stdout) == (0, "TrainingStacks are served; the operator says: ready\n"), (
-        ended.stderr
-    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == "TrainingStacks are served; the operator says: ready\n"
 
 
 def test_the_operators_test_fails_with_a_sentence(

@@ -16,7 +16,10 @@ FIELDS = {
     "f:spec": {
         "f:replicas": {},
         "f:args": {'v:"b"': {}},
-        "f:containers": {'k:{"name":"ray"}': {".": {}, "f:image": {}, "f:name": {}}},
+        "f:containers": {
+            'k:{"name":"after"}': {".": {}, "f:name": {}},
+            'k:{"name":"ray"}': {".": {}, "f:image": {}, "f:name": {}},
+        },
     },
 }
 
@@ -44,6 +47,7 @@ def live(**changes: Any) -> dict[str, Any]:
             "containers": [
                 {"name": "sidecar", "image": "x"},
                 {"name": "ray", "image": "i", "imagePullPolicy": "Always"},
+                {"name": "after"},
             ],
         },
         "status": {"state": "ready"},
@@ -54,8 +58,9 @@ def live(**changes: Any) -> dict[str, Any]:
 
 APPLIED = {
     "metadata": {"labels": {"team": "rl"}, "ownerReferences": [{"uid": "u", "name": "s"}]},
-    "spec": {"replicas": 2, "args": ["b"], "containers": [{"image": "i", "name": "ray"}]},
+    "spec": {"replicas": 2, "args": ["b"], "containers": [{"image": "i", "name": "ray"}, {"name": "after"}]},
 }
+"""Items of a list are in the list's order, whatever that of the fields is."""
 
 
 def test_owned_is_what_was_applied_whatever_others_added() -> None:
