@@ -84,10 +84,10 @@ def assemble(
     if config.infra.mode == "ray":
         from twinkle.loop.on_ray import set_apart
 
-        infra = config.infra
-        set_apart(config.device_groups(), config.queue.storage, infra.address, infra.timeout_s)
+        infra, groups = config.infra, config.device_groups()
+        set_apart(groups, storage=config.queue.storage, address=infra.address, timeout_s=infra.timeout_s)
     folder = base_model(config.model, run.path, config.hub)
-    board = _make_board(config, run, queue.info, stack) if config.sampler.attached else None
+    board = _open_board(config, run, stack) if config.sampler.attached else None
     if board is not None:
         stack.enter_context(published(run / QUEUE, joining(queue.info, config, folder, board)))
     loop = _make_loop(config, run, folder, source, reward, queue.info, board, stop, stack)
@@ -116,12 +116,12 @@ def assemble(
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
 
 
-def _make_board(config: TrainConfig, run: RunFolder, queue: dict[str, Any], stack: ExitStack) -> WeightBoard:
+def _open_board(config: TrainConfig, run: RunFolder, stack: ExitStack) -> WeightBoard:
     """Where samplers outside the run find its weights: as far as its queue reaches."""
-    if config.queue.storage == "ray":
+    if config.infra.mode == "ray" and config.queue.storage != "shm":
         from twinkle.loop.weight_actor import weights_on_ray
 
-        return stack.enter_context(weights_on_ray(queue["namespace"]))
+        return stack.enter_context(weights_on_ray())
     board = WeightFile(run / WEIGHTS)
     stack.callback(board.close)
     return board

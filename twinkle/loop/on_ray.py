@@ -18,7 +18,7 @@ FOR_MANY = ("ray", "memory")
 
 
 @contextmanager
-def connected(address: str | None, timeout_s: float) -> Iterator[None]:
+def connected(*, address: str | None, timeout_s: float) -> Iterator[None]:
     """This process is connected to Ray while the block runs; a Ray that it had to start ends with it."""
     twinkle.initialize("ray", address=address, timeout_s=timeout_s)
     try:
@@ -27,8 +27,8 @@ def connected(address: str | None, timeout_s: float) -> Iterator[None]:
         twinkle.initialize("local")
 
 
-def set_apart(groups: Sequence[DeviceGroup], storage: str, address: str | None, timeout_s: float) -> None:
-    """Set the ranks of the device groups apart, as long as the connection lasts.
+def set_apart(groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float) -> None:
+    """Set the ranks of device groups apart, as long as the connection lasts; ``storage`` is the queue's.
 
     Raises:
         ConfigError: the cluster has not got the ranks, or has several machines and a queue whose ``storage`` is of one.
@@ -37,8 +37,7 @@ def set_apart(groups: Sequence[DeviceGroup], storage: str, address: str | None, 
     nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1 and storage not in FOR_MANY:
         raise ConfigError(
-            f"the Ray cluster has {nodes} machines, but the queue's storage={storage} is for one: set "
-            "queue.storage=ray."
+            f"the Ray cluster has {nodes} machines, but queue.storage={storage} is for one: set queue.storage=ray."
         )
 
 

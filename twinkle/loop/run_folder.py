@@ -17,9 +17,9 @@ from twinkle.errors import ConfigError, RunError, RunInUseError
 STARTED = "run.json"
 RESULT = "result.json"
 QUEUE = "queue.json"
+WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-WEIGHTS = "weights"
 
 
 class RunFolder:
