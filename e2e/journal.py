@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from e2e.node import NodeError, kubectl
 
 LOG_LINES = 60
+T = TypeVar("T")
 
 
 class Journal:
@@ -49,6 +51,20 @@ def objects(kind: str, selector: str = "", namespace: str = "default") -> list[A
     answer = kubectl("get", kind, f"--namespace={namespace}", f"--selector={selector}", "-o", "json")
     found: list[Any] = json.loads(answer)["items"]
     return found
+
+
+def until(within_s: float, what: str, probe: Callable[[], T]) -> T:
+    """Ask again and again until the answer is true, and return it.
+
+    Raises:
+        NodeError: it was not in time; the message ends with the last answer.
+    """
+    end = time.monotonic() + within_s
+    while not (answer := probe()):
+        if time.monotonic() > end:
+            raise NodeError(f"{what} did not come within {within_s:g} s; the last answer was {answer!r}")
+        time.sleep(0.5)
+    return answer
 
 
 def _asked(*arguments: str) -> str:

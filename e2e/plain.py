@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e import assets, install, node
-from e2e.journal import Journal, objects
+from e2e.journal import Journal, objects, until
 from e2e.node import MANIFESTS, NodeError, kubectl
 from e2e.settings import TWINKLE_IMAGE, WORK
 
@@ -36,9 +36,10 @@ def train(journal: Journal) -> None:
         f"RayCluster ready: {', '.join(pod['metadata']['name'] for pod in objects('pods', 'ray.io/cluster=plain'))}"
     )
     apply(MANIFESTS / "rayjob.yaml")
-    ended = f"--timeout={TRAINS_WITHIN_S}s"
-    done = "--for=jsonpath={.status.jobDeploymentStatus}=Complete"
-    kubectl("wait", "rayjob/plain-1", done, ended, timeout_s=TRAINS_WITHIN_S + 10)
+    until(TRAINS_WITHIN_S, "the end of the job", lambda: _status() in ("Complete", "Failed"))
+    journal.keep(kubectl("logs", "--selector=job-name=plain-1", "--tail=-1"))
+    if _status() == "Failed":
+        raise NodeError(f"the job failed: {kubectl('get', 'rayjob/plain-1', '-o', 'jsonpath={.status.message}')}")
     results = sorted((WORK / "runs").glob("*/result.json"))
     if not results:
         raise NodeError(f"the job is Complete, but no run folder under {WORK / 'runs'} has a result.json")
@@ -46,6 +47,10 @@ def train(journal: Journal) -> None:
     journal.say(f"held-out reward {reward:.3f}")
     if reward < LEARNED:
         raise NodeError(f"the held-out reward is {reward:.3f} and not at least {LEARNED}")
+
+
+def _status() -> str:
+    return kubectl("get", "rayjob/plain-1", "-o", "jsonpath={.status.jobDeploymentStatus}")
 
 
 def apply(file: Path) -> None:

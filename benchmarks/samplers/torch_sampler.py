@@ -11,8 +11,10 @@ import random
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from twinkle.sampler import TorchSampler
 from twinkle.sampler.choosing import RowControls, sampling_logprobs
 
 ROUNDS = 7
+KIT_ROUNDS, KIT_TIMEOUT_S = 5, 400.0
 ROWS, PROMPT, TOKENS = 64, 16, 192
 REQUESTS, LONGEST = 256, 512
 RESIDENT = 8
@@ -122,30 +125,42 @@ def _spread(folder: Path) -> Figure:
 
 
 def _beside_kit(folder: Path) -> Figure:
-    """One process of theirs, then one call of ours for each of its rounds: it cannot be called in turns."""
     name, target = "TorchSampler of twinkle-kit 0.1.3, 64 responses of 64 tokens: tokens/s", "ratio >= 20"
-    prompts, tokens, rounds = _prompts(ROWS), 64, 4
-    order = {"folder": str(folder), "prompts": prompts, "tokens": tokens, "rounds": rounds}
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    prompts, tokens = _prompts(ROWS), 64
+    order = {"folder": str(folder), "prompts": prompts, "tokens": tokens}
     try:
-        interpreter = TWINKLE_KIT.python()
-        done = subprocess.run(
-            [interpreter, "-P", DRIVER],
-            input=json.dumps(order),
-            env=environment,
-            text=True,
-            capture_output=True,
-            check=True,
-            timeout=400,
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        return missing(
-            name, target, f"twinkle-kit 0.1.3 could not be run: {error} {getattr(error, 'stderr', '') or ''}"
-        )
-    theirs = [count / seconds for count, seconds in json.loads(done.stdout.splitlines()[-1])]
-    with TorchSampler(folder, max_rows=ROWS) as sampler:
-        ours = [_ours(sampler, prompts, [tokens] * ROWS) for _ in range(rounds)][1:]
-    return times_at_least(name, ours, theirs, 20, "tokens/s", more)
+        with _kit() as kit, TorchSampler(folder, max_rows=ROWS) as sampler:
+            print(json.dumps(order), file=kit.stdin, flush=True)
+
+            def theirs() -> float:
+                count, seconds = json.loads(kit.stdout.readline())
+                return float(count / seconds)
+
+            def next_of_theirs() -> float:
+                print(file=kit.stdin, flush=True)
+                return theirs()
+
+            theirs(), _ours(sampler, prompts, [tokens] * ROWS)
+            ours, peer = _in_turns(lambda: _ours(sampler, prompts, [tokens] * ROWS), next_of_theirs, KIT_ROUNDS)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        return missing(name, target, f"twinkle-kit 0.1.3 could not be run: {error}")
+    return times_at_least(name, ours, peer, 20, "tokens/s", more)
+
+
+@contextmanager
+def _kit() -> Iterator[Any]:
+    """twinkle-kit's process, which ends with the block, and by force when it takes too long."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command: list[str | Path] = [TWINKLE_KIT.python(), "-P", DRIVER]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        watch = threading.Timer(KIT_TIMEOUT_S, process.kill)
+        watch.start()
+        try:
+            yield process
+        finally:
+            watch.cancel()
+            process.kill()
 
 
 def _in_turns(ours: Callable[[], float], theirs: Callable[[], float], rounds: int) -> tuple[list[float], list[float]]:

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, cast
 
 import kopf
 
@@ -22,6 +22,8 @@ from twinkle_operator.resources import Manifest, Resource
 CHUNK = 100
 IDLE_S = 0.2
 """Seconds for which kopf keeps a task for an object of which nothing more comes."""
+IDENTITY = cast(Any, "twinkle-operator")
+"""Would name us to other operators of kopf's; left out, kopf asks who the user is, and a container's has no name."""
 REQUEST_S = 30.0
 BACKOFFS = (0.5, 1.0, 2.0, 4.0)
 
@@ -90,6 +92,7 @@ class Watch:
         await kopf.operator(
             registry=self._registry,
             settings=self._settings,
+            identity=IDENTITY,
             standalone=True,
             clusterwide=not self._namespaces,
             namespaces=self._namespaces,

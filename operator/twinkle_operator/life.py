@@ -114,12 +114,16 @@ class Life:
     def _sweep(self) -> None:
         """Delete the RayJobs before the newest, and every one whose attempt is over while its driver is not.
 
-        KubeRay has Ray send the driver SIGTERM, upon which it saves a checkpoint.
+        KubeRay has Ray send the driver SIGTERM, upon which it saves a checkpoint. A RayJob that the written status does
+        not name yet stays until it does: a crash in between would give its name to another.
         """
         for job in self.observed.jobs:
             is_older = job.attempt < self.status.attempts and self.newest is not None
             if is_older or (job.attempt <= self.status.ended and not is_over(job)):
-                self._delete("RayJob", job.name, job.uid, job.deleting)
+                if job.attempt <= self.stack.status.attempts:
+                    self._delete("RayJob", job.name, job.uid, job.deleting)
+                else:
+                    self.wakes.append(0.0)
 
     # -- suspended and finished --------------------------------------------------------------------------------------
 

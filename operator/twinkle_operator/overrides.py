@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 
+from twinkle_operator.quantity import whole
 from twinkle_operator.spec import Group, Spec
 from twinkle_operator.words import GROUP_LABEL, JOURNAL_PATH, RUNS_PATH, STATUS_PORT
 
@@ -14,10 +14,6 @@ TASKS = ("rollout", "reward", "train")
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_/.-]*|0|[1-9][0-9]{0,17}")
 _WORDS = frozenset({"null", "true", "false", "nan", "inf"})
-_UNITS: dict[str, Decimal | int] = {
-    "": 1, "m": Decimal("0.001"), "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
-    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
-}  # fmt: skip
 
 
 def overrides(spec: Spec, *, namespace: str, name: str, uid: str) -> list[str]:
@@ -78,18 +74,8 @@ def value(given: str | int | None) -> str:
     text = str(given)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not (isinstance(given, str) and text.isdecimal()):
         return text
-    text = text.replace("${", "\\${")
+    text = re.sub(r"(\\*)\$\{", lambda hit: hit[1] * 2 + "\\${", text)
     return "'" + re.sub(r"(\\*)('|$)", lambda hit: hit[1] * 2 + ("\\'" if hit[2] else ""), text) + "'"
-
-
-def quantity_bytes(text: str) -> int | None:
-    """Bytes of a quantity of Kubernetes, rounded up; None for a text that is none."""
-    found = re.fullmatch(r"([+-]?[0-9.]+(?:[eE][+-]?[0-9]{1,2})?)([KMGTPE]i|[mkMGTPE]|)", text.strip())
-    try:
-        amount = Decimal(found[1]) * _UNITS[found[2]] if found else None
-    except InvalidOperation:
-        return None
-    return None if amount is None else int(amount.to_integral_value(rounding="ROUND_CEILING"))
 
 
 def _groups(spec: Spec) -> Iterator[str]:
@@ -114,7 +100,7 @@ def _selector(groups: list[Group]) -> str:
 
 def _queue(spec: Spec) -> Iterator[str]:
     controller, capacity = spec.controller, spec.storage.capacity
-    size = None if capacity is None else quantity_bytes(capacity)
+    size = None if capacity is None else whole(capacity)
     named = dict.fromkeys(TASKS, controller.sampler) | controller.task_samplers
     tasks = ", ".join(f"{task}: {value(name)}" for task, name in named.items())
     yield f"queue.storage={spec.storage.backend}"

@@ -1,4 +1,4 @@
-"""Whatever is killed, deleted or changed, in whatever order: the promises of a stack's life hold, and it comes to rest."""
+"""Whatever is killed, deleted or changed, in whatever order: a stack's life keeps its promises, and comes to rest."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ class Faults(RuleBasedStateMachine):
         first = world.plan()
         again = plan(replace(world.stack(), status=first.status), world.observe(), world.now + world.ahead)
 
-        assert (first.children, first.deletions) == (again.children, again.deletions)
+        assert first.children == again.children
+        assert set(first.deletions) <= set(again.deletions)  # a RayJob goes once the status names it
         assert first.status == again.status
         assert again.events == ()
         assert msgspec.json.encode(world.plan()) == msgspec.json.encode(first)

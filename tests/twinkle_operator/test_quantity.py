@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from twinkle_operator.quantity import compare, is_quantity, parse
+from twinkle_operator.quantity import compare, is_quantity, parse, whole
 
 
 @pytest.mark.parametrize(
@@ -16,11 +16,17 @@ def test_what_they_stand_for(text: str, number: str) -> None:
     assert parse(text) == Decimal(number)
 
 
-@pytest.mark.parametrize("text", ["", "Gi", "8GiB", "8 Gi", "1e", "1.2.3", "0x10", "8gi", "1Kk", "8Gi\n"])
+@pytest.mark.parametrize("text", ["", "Gi", "8GiB", "8 Gi", "1e", "1.2.3", "0x10", "8gi", "1Kk", "8Gi\n", "1e1000"])
 def test_what_is_none(text: str) -> None:
     assert not is_quantity(text)
     with pytest.raises(ValueError, match="is no quantity"):
         parse(text)
+
+
+def test_bytes_are_whole() -> None:
+    assert whole("8Gi") == 8 * 2**30
+    assert whole("1500m") == 2
+    assert whole("8 Gi") is None
 
 
 def test_they_are_compared_by_size() -> None:

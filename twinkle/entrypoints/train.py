@@ -1,28 +1,53 @@
 """``twinkle-train``: the Hydra shell around a training run."""
 
+import os
 import shlex
+import sys
 from collections.abc import Sequence
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from twinkle.config import TrainConfig
-from twinkle.entrypoints.shell import failed, open_schema, run_program, typed
+from twinkle.entrypoints.explain import BAD_INPUT
+from twinkle.entrypoints.shell import failed, open_schema, run_program, say, typed
+from twinkle.errors import ConfigError
 from twinkle.loop.stop import StopRequested, StopSignals
 
 NAME = "twinkle-train"
 
 
 def main() -> None:
-    """Run ``twinkle-train``; ends the process with 0, 1 (failed), 2 (bad input), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    """Run ``twinkle-train``; ends the process with 0, 1 (failed), 2 (bad input), 75 (a process or machine was lost: the
+    same command goes on), 130 (Ctrl-C) or 143 (SIGTERM)."""
+    given = list(sys.argv[1:])
+    is_stack = _expand_stack()
     run_program(
         NAME,
-        lambda settings: run_job(settings, HydraConfig.get().overrides.task),
+        lambda settings: run_job(settings, given if is_stack else HydraConfig.get().overrides.task),
         schema=TrainConfig,
         schema_name="train_schema",
         config_name="config",
         writes="run.root",
     )
+
+
+def _expand_stack() -> bool:
+    """Put the overrides of ``stack=FILE`` in its place, before Hydra sees the arguments; whether there was one."""
+    if not any(argument.startswith("stack=") for argument in sys.argv[1:]):
+        return False
+    from twinkle.entrypoints.stack_file import expanded
+
+    try:
+        found = expanded(sys.argv[1:])
+    except ConfigError as error:
+        say(NAME, str(error))
+        sys.exit(BAD_INPUT)
+    assert found is not None
+    sys.argv[1:] = found.arguments
+    os.environ.update(found.environment)
+    print(*found.lines(), sep="\n", file=sys.stderr)
+    return True
 
 
 def run_job(settings: DictConfig, overrides: Sequence[str] = ()) -> int:

@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from twinkle.errors import ConfigError, RunError, RunInUseError
 STARTED = "run.json"
 RESULT = "result.json"
 QUEUE = "queue.json"
+WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 
@@ -27,7 +28,7 @@ class RunFolder:
     Holds ``run.json`` (what a run must share to continue it, lineage), ``config.yaml``, ``metrics.jsonl``,
     ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``,
     ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished. While it runs,
-    ``queue.json`` says where its queue is.
+    ``queue.json`` says where its queue is, and ``weights`` are the newest for samplers that it did not start.
     """
 
     def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False):
@@ -130,8 +131,9 @@ def discard(run: RunFolder) -> None:
     left = next(_newest_first(root), None)
     if left is not None:
         _point_latest(root, left)
-    elif not any(root.iterdir()):
-        root.rmdir()
+    else:
+        with suppress(OSError):  # it holds something else, or is a volume's own folder
+            root.rmdir()
 
 
 def _empty(path: Path) -> None:

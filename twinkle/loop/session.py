@@ -169,11 +169,11 @@ class Session:
         self._sync_records()
         self.parts.assert_queue_empty()
         self._save(boundary)
-        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _save(self, boundary: "Boundary") -> None:
         state = self.parts.loop.trainer.state_dict()
         self.parts.checkpoints.save(boundary, state, {"lineage": self.run.lineage})
+        self.parts.metrics.progress.update(checkpoint_step=boundary.step)
 
     def _sync_records(self) -> None:
         self.parts.records.sync()
@@ -185,10 +185,11 @@ class Session:
             self._sync_records()
             self._save(self.boundary)
             report = self._report()
+        resume = "auto" if self.run.exact else self.run.path
         self.console.print(
             f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; "
             f"all up to there is saved.\n"
-            f"  report    {report}\n  continue  {self.command} run.resume={self.run.path}",
+            f"  report    {report}\n  continue  {self.command} run.resume={resume}",
             markup=False,
             soft_wrap=True,
         )

@@ -28,6 +28,7 @@ class Call:
         self.ended: deque[tuple[Request, Drawn]] = deque()
         self.error: TwinkleError | None = None
         self.changed = changed
+        self.awaited = 1  # how many have to have ended before whoever waits is woken
         self._on_end = on_end
 
     def take(self, request: Request, outcome: Drawn | TwinkleError) -> None:
@@ -37,7 +38,13 @@ class Call:
         else:
             self.ended.append((request, outcome))
         self.forget(request)
-        self.changed.notify()
+        if self.ready:
+            self.changed.notify()
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.error is not None or len(self.ended) >= self.awaited or not self.pending
 
     def forget(self, request: Request) -> None:
         """The engine no longer works on a request; behind the last one the call's weights are free."""
@@ -94,23 +101,35 @@ class EngineLoop:
         error of the engine. Nothing of the call is left in the engine then.
         """
         with self._lock:
-            while call.error is None and not call.ended and call.pending:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    done = call.total - len(call.pending)
-                    call.error = SampleTimeoutError(
-                        f"{done} of {call.total} sequences were done when timeout_s was over; the rest was aborted: "
-                        "give more time, fewer prompts or a lower max_tokens"
-                    )
-                    break
-                call.changed.wait(left)
-            if call.error is not None:
-                self.cancel(call)
-                raise call.error
+            self._wait(call, 1, deadline)
             if call.ended:
                 return call.ended.popleft()
             self._calls.pop(call, None)
             return None
+
+    def results(self, call: Call, deadline: float | None) -> list[tuple[Request, Drawn]]:
+        """All requests of a call in the order of their ends, of which none was fetched yet; raises as ``next``."""
+        with self._lock:
+            self._wait(call, call.total, deadline)
+            self._calls.pop(call, None)
+            return list(call.ended)
+
+    def _wait(self, call: Call, count: int, deadline: float | None) -> None:
+        """Until so many have ended, or all that were left; raises what ended the call."""
+        call.awaited = count
+        while not call.ready:
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                done = call.total - len(call.pending)
+                call.error = SampleTimeoutError(
+                    f"{done} of {call.total} sequences were done when timeout_s was over; the rest was aborted: "
+                    "give more time, fewer prompts or a lower max_tokens"
+                )
+                break
+            call.changed.wait(left)
+        if call.error is not None:
+            self.cancel(call)
+            raise call.error
 
     def cancel(self, call: Call) -> None:
         """Take a call out of the engine, whatever has become of it."""

@@ -13,7 +13,7 @@ from twinkle.errors import AdapterError, ConfigError
 from twinkle.sampler.base import Inputs, Params, Sampler
 from twinkle.sampler.engine import Engine
 from twinkle.sampler.engine_loop import Call, EngineLoop
-from twinkle.sampler.requests import Drawn, ModelLimits, Request, requests_of, sequences_of
+from twinkle.sampler.requests import ModelLimits, requests_of, sequences_of
 from twinkle.template import Template
 
 # An actor of a sampler serves so many calls at once; they share one batch.
@@ -66,15 +66,12 @@ class SteppedSampler(Sampler):
     ) -> SampleResponse:
         """``num_samples`` responses to each input, prompt by prompt; see Sampler.sample."""
         call, deadline = self._submit(inputs, sampling_params, adapter_name, num_samples, timeout_s)
-        order = {request: place for place, request in enumerate(call.pending)}
-        results: list[tuple[Request, Drawn]] = []
         try:
-            while (result := self._loop.next(call, deadline)) is not None:
-                results.append(result)
+            results = self._loop.results(call, deadline)
         except BaseException:
             self._loop.cancel(call)
             raise
-        results.sort(key=lambda result: order[result[0]])
+        results.sort(key=lambda result: (result[0].prompt_index, result[0].sample_index))
         return SampleResponse(sequences_of(results, self.template))
 
     def stream(

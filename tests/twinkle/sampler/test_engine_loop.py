@@ -80,6 +80,22 @@ def test_calls_get_their_own_results_and_are_told_when_they_end(loop: EngineLoop
     assert sorted(ends) == ["first", "second"]
 
 
+def test_who_waits_for_all_results_is_woken_by_the_last(loop: EngineLoop, steps: Steps) -> None:
+    call, found = submit(loop, 3), list[int]()
+    caller = threading.Thread(target=lambda: found.extend(r.sample_index for r, _ in loop.results(call, None)))
+    caller.start()
+    while call.awaited != 3:
+        pass
+    steps.go(1)
+    while len(call.ended) < 1:
+        pass
+
+    assert not call.ready
+    steps.go(2)
+    caller.join(20)
+    assert found == [0, 1, 2]
+
+
 def test_one_failed_request_is_its_callers_alone(loop: EngineLoop, steps: Steps) -> None:
     bad, good = submit(loop, 1), submit(loop, 1)
     steps.go(RunError("not finite"))

@@ -37,6 +37,23 @@ def test_length_is_length(free: Any) -> None:
     assert (free.stop_reason, free.stopped_by, len(free.tokens)) == ("length", None, 12)
 
 
+def test_responses_that_are_done_before_the_caller_waits_are_there(
+    sampler: TorchSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = drawn(sampler, [PROMPT, PROMPT], num_samples=2, max_tokens=1)
+    submit = sampler._loop.submit
+
+    def submit_and_wait(*args: Any) -> Any:
+        call = submit(*args)
+        while call.pending:
+            pass
+        return call
+
+    monkeypatch.setattr(sampler._loop, "submit", submit_and_wait)
+
+    assert drawn(sampler, [PROMPT, PROMPT], num_samples=2, max_tokens=1) == expected
+
+
 def test_text_is_what_the_tokens_say(sampler: TorchSampler, free: Any) -> None:
     assert free.text == sampler.tokenizer.decode(free.tokens, skip_special_tokens=True)
 
