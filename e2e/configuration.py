@@ -72,8 +72,12 @@ def write_all(containers: dict[str, Any]) -> None:
 
 
 def container(default: dict[str, Any]) -> dict[str, Any]:
-    """What every container begins with: containerd's own default and what the host lends."""
-    return {**default, "mounts": [*default["mounts"], *environment.mounts()]}
+    """What every container begins with: containerd's own default and what the host lends.
+
+    Without the default's limit of 1024 open files, which containers have only when such a file is given.
+    """
+    process = {key: value for key, value in default["process"].items() if key != "rlimits"}
+    return {**default, "process": process, "mounts": [*default["mounts"], *environment.mounts()]}
 
 
 def pod_network() -> dict[str, Any]:

@@ -12,7 +12,9 @@ from e2e import assets
 from e2e.node import NodeError, kubectl
 from e2e.settings import ADMIN, KUBERAY_IMAGE, WORK
 
-KUBERAY_NAMESPACE = "ray-system"
+KUBERAY_NAMESPACE = "kuberay-system"
+# Not --for=condition=Established: kubectl gives up on a CRD so new that it has no conditions at all.
+ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
 
 
 def kuberay() -> None:
@@ -21,7 +23,7 @@ def kuberay() -> None:
     The operator does not ask again for kinds it did not find when it started: its CRDs are Established before.
     """
     kubectl("apply", "--server-side", f"--filename={assets.kuberay() / 'crd' / 'bases'}")
-    kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    kubectl("wait", ESTABLISHED, "--timeout=30s", "crd", "--all")
     kubectl("create", "namespace", KUBERAY_NAMESPACE)
     folder = WORK / "kuberay"
     shutil.copytree(assets.kuberay(), folder / "config")

@@ -23,4 +23,4 @@ CONTAINERD_SOCKET = WORK / "containerd.sock"
 PAUSE_IMAGE = "localhost/twinkle-pause:1"
 COREDNS_IMAGE = "localhost/twinkle-coredns:1"
 KUBERAY_IMAGE = "localhost/twinkle-kuberay:1"
-TWINKLE_IMAGE = "localhost/twinkle:1"  # Debian; its Python packages are lent by the host
+TWINKLE_IMAGE = "localhost/twinkle:latest"  # that of the examples: Debian; its Python packages are lent by the host

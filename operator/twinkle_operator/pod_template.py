@@ -22,6 +22,8 @@ OF_CONTAINER = ("env", "envFrom")
 
 RUNS, JOURNAL, MODELS = "twinkle-runs", "twinkle-journal", "twinkle-models"
 GPU = "nvidia.com/gpu"
+HEAD_GRACE_S, WORKER_GRACE_S = STOP_WAIT_S + 10, 5
+"""Of a pod's end, unless given: the shell that KubeRay starts Ray in does not hear SIGTERM, and only a driver saves."""
 
 HEAD_PORTS: list[Object] = [
     {"name": "gcs-server", "containerPort": 6379, "protocol": "TCP"},
@@ -34,7 +36,7 @@ HEAD_PORTS: list[Object] = [
 
 def head(spec: Spec, name: str) -> Object:
     """Template of the head pod: the ports, the run volume or an emptyDir in its place, the journal's emptyDir."""
-    template = _template(spec, spec.head.pod_template, {STACK_LABEL: name})
+    template = _template(spec, spec.head.pod_template, {STACK_LABEL: name}, HEAD_GRACE_S)
     path = spec.run.volume.path if spec.run.volume else RUNS_PATH
     _mount(template, RUNS, _runs(spec), path)
     _mount(template, JOURNAL, {"emptyDir": {}}, JOURNAL_PATH)
@@ -52,7 +54,8 @@ def head(spec: Spec, name: str) -> Object:
 
 def worker(spec: Spec, group: Group, name: str) -> Object:
     """Template of a device group's pods: one GPU for each rank on cuda, unless a limit of NVIDIA's is given."""
-    template = _template(spec, group.pod_template, {STACK_LABEL: name, GROUP_LABEL: group.name})
+    labels = {STACK_LABEL: name, GROUP_LABEL: group.name}
+    template = _template(spec, group.pod_template, labels, WORKER_GRACE_S)
     if group.role == "trainer" and spec.run.volume and spec.run.volume.shared:
         _mount(template, RUNS, _runs(spec), spec.run.volume.path)
     _models(template, spec)
@@ -90,7 +93,7 @@ def submitter(spec: Spec, name: str) -> Object:
     }
 
 
-def _template(spec: Spec, given: Object | None, labels: dict[str, str]) -> Object:
+def _template(spec: Spec, given: Object | None, labels: dict[str, str], grace_s: int) -> Object:
     template: Object = copy(given or {})
     metadata = part(template, "metadata")
     own = None if metadata is None else part(metadata, "labels")
@@ -103,6 +106,7 @@ def _template(spec: Spec, given: Object | None, labels: dict[str, str]) -> Objec
     if spec.service_account_name is not None:
         pod.setdefault("serviceAccountName", spec.service_account_name)
     pod.setdefault("automountServiceAccountToken", False)
+    pod.setdefault("terminationGracePeriodSeconds", grace_s)
     if (container := _container(template)) is not None:
         if spec.image is not None:
             container.setdefault("image", spec.image)

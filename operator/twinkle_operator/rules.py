@@ -1,8 +1,8 @@
 """CEL rules of the resource, each with the sentence that a person reads when it fails.
 
-The CRD carries them to the API server, `twinkle validate` evaluates the same text offline. A rule that can be spelled
-as a format, a bound or an enum is one all the same: the API server's own words for those are regular expressions.
-Costs are bounded by the sizes in `spec`; tests/kube installs them on a real API server.
+The CRD carries them to the API server, `twinkle validate` evaluates the same text offline. What could be a pattern or
+an enum is a rule all the same, because the API server's own words for those are regular expressions. The sizes in
+`spec` keep their cost within the server's budget; tests/kube installs them on a real one.
 """
 
 from __future__ import annotations

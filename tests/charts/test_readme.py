@@ -1,9 +1,12 @@
 """The READMEs, the schema and the rights that are generated: fresh, and made as they say."""
 
 import json
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from charts import __main__ as command
 from charts import readme, schema
@@ -95,6 +98,26 @@ def test_schemas_leave_no_object_open_by_oversight(chart: Path) -> None:
     assert {path for path in found if not path.startswith(below)} == open_objects[chart]
 
 
+@pytest.mark.parametrize("chart", [OPERATOR, STACK])
+def test_the_schema_and_the_values_have_the_same_keys(chart: Path) -> None:
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    schema = json.loads((chart / "values.schema.json").read_text())
+    schema["properties"].pop("global")
+
+    _same_keys(values, schema, "")
+
+
+def _same_keys(values: dict[str, object], schema: dict[str, Any], path: str) -> None:
+    if path == ".spec" or "properties" not in schema:
+        return
+    documented = {"resources", "affinity", "for"}  # whole mappings, whose keys their comments tell
+    if path.rpartition(".")[2] not in documented:
+        assert values.keys() == schema["properties"].keys(), path
+    for name, value in values.items():
+        if isinstance(value, dict):
+            _same_keys(value, schema["properties"][name], f"{path}.{name}")
+
+
 def _open(node: dict[str, object], path: str) -> list[str]:
     """Paths of objects that take keys of any name and kind."""
     here = [path] if node.get("type") == "object" and "additionalProperties" not in node else []
@@ -109,10 +132,6 @@ def _open(node: dict[str, object], path: str) -> list[str]:
 
 @pytest.mark.parametrize("chart", [OPERATOR, STACK])
 def test_charts_have_the_version_of_the_package(chart: Path) -> None:
-    import tomllib
-
-    import yaml
-
     about = yaml.safe_load((chart / "Chart.yaml").read_text())
     project = tomllib.loads((chart.parents[1] / "pyproject.toml").read_text())["project"]
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.charts.render import STACK, HelmError, Values, kinds, only, rendered, run, validate
+from twinkle.entrypoints.stack_overrides import refused
 from twinkle_operator.pod_template import HEAD_PORTS
+from twinkle_operator.validate.command import validate as validate_files
 from twinkle_operator.words import STATUS_PORT
 
 pytestmark = pytest.mark.kube
@@ -26,6 +29,7 @@ GPU = {
     ],
     "run": {"experiment": "jsonl", "overrides": ["loop.steps=5"], "volume": {"path": "/out"}},
 }
+EXAMPLE = yaml.safe_load((STACK / "README.md").read_text().partition("```yaml\n")[2].partition("```")[0])
 COMBINATIONS: dict[str, Values] = {
     "defaults": {},
     "gpu": {"spec": GPU, "volume": {"storageClassName": "fast", "accessModes": ["ReadWriteMany"], "keep": False}},
@@ -50,6 +54,14 @@ def test_the_spec_is_what_was_written_and_the_claim(helm: Path) -> None:
     assert stack["spec"]["deviceGroups"] == GPU["deviceGroups"]
     assert stack["spec"]["image"] == "registry.example/twinkle:1"
     assert stack["spec"]["run"] == GPU["run"] | {"volume": {"path": "/out", "claimName": "twinkle-runs"}}
+
+
+@pytest.mark.parametrize("values", [{}, EXAMPLE], ids=["defaults", "README"])
+def test_twinkle_validate_finds_nothing(helm: Path, tmp_path: Path, values: Values) -> None:
+    file = tmp_path / "stack.yaml"
+    file.write_text(yaml.safe_dump(only(rendered(helm, STACK, values), "TrainingStack")))
+
+    assert validate_files([str(file)], None, refused) == 0
 
 
 def test_the_image_is_the_charts_version_of_the_repository(helm: Path) -> None:

@@ -18,7 +18,10 @@ from typing import Any
 import msgspec
 import yaml
 
+from twinkle_operator.words import KIND
+
 HERE = Path(__file__).parent
+EXAMPLES = HERE.parents[1] / "examples"
 Object = dict[str, Any]
 
 
@@ -55,6 +58,16 @@ def cases() -> dict[str, Case]:
     """Every case by the name of its file."""
     files = sorted((HERE / "invalid").glob("*.yaml"))
     return {file.stem: msgspec.convert(yaml.safe_load(file.read_text("utf-8")), Case) for file in files}
+
+
+def examples() -> dict[str, Object]:
+    """The stacks that are shown to people, by file and place in it."""
+    found = {}
+    for file in sorted(EXAMPLES.glob("*.yaml")):
+        for index, value in enumerate(yaml.safe_load_all(file.read_text("utf-8"))):
+            if value["kind"] == KIND:
+                found[f"{file.stem}-{index}"] = value
+    return found
 
 
 def _changed(stack: Object, changes: dict[str, Any]) -> Object:

@@ -32,6 +32,9 @@ READY_WITHIN_S = 60
 LOG_LINES = 15
 ADMIN = ("test-admin", ("system:masters",))
 
+# Not --for=condition=Established: kubectl gives up on a CRD so new that it has no conditions at all.
+ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+
 # Everything this server started, and its folder, ends with the process that holds the other end of standard input:
 # when it closes it (`stop`), and also when it is killed.
 GUARD = 'read -r _; for pid in "$1"/*.pid; do kill -KILL "$(cat "$pid")"; done 2>/dev/null; rm -rf "$1"'
@@ -219,7 +222,7 @@ class ApiServer:
     def install_crds(self, path: Path) -> None:
         """Apply every CustomResourceDefinition of a file or folder, server-side, and wait until all are Established."""
         self.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={path}")
-        self.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+        self.kubectl("wait", ESTABLISHED, "--timeout=30s", "crd", "--all")
 
     def _token(self, service_account: str) -> str:
         namespace, _, name = service_account.partition("/")

@@ -29,7 +29,7 @@ def eventually(what: str, found: Callable[[], T | None], within: float = WITHIN_
             return value
         if time.monotonic() > end:
             raise AssertionError(f"not within {within:g} s: {what}; last seen: {value!r}")
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 class OperatorProcess:

@@ -93,6 +93,11 @@ class Proxy:
         )
         return file
 
+    @property
+    def watches(self) -> int:
+        """How many are open."""
+        return len(self._streams)
+
     def writes(self) -> list[Call]:
         """Calls that change something."""
         return [call for call in self.calls if call.is_write]

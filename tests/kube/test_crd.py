@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kubernetes import client
 
-from tests.kube.cases import Case, base, cases
+from tests.kube.cases import Case, base, cases, examples
 from tests.kube.cluster import ApiServer
 from tests.kube.conftest import STACK_CRD
 from tests.kube.specs import stacks
@@ -83,6 +83,11 @@ def answer(case: Case, on_server: Stacks) -> str:
         on_server.create(stack) if old is None else on_server.replace(stack)
     assert refused.value.status in (400, 422)
     return str(json.loads(refused.value.body)["message"])
+
+
+@pytest.mark.parametrize("name", examples())
+def test_examples_are_taken(name: str, on_server: Stacks) -> None:
+    on_server.create(examples()[name])
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])

@@ -194,7 +194,8 @@ def watching(folder: Path) -> "subprocess.Popen[str]":
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["wy"], 2, "'wy' is no command; there are why, queue; did you mean why?"),
+        (["wy"], 2, "'wy' is no command; there are why, queue, "),
+        (["quee"], 2, "; did you mean queue?"),
         (["queue", "pek"], 2, "did you mean peek?"),
         (["why", "--run", "nowhere"], 2, "nowhere is no run folder"),
         (["why", "--run", "."], 1, ". has no queue.json: its run has ended, or has not begun"),

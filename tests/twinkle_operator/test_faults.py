@@ -1,4 +1,4 @@
-"""Whatever is killed, deleted or changed, in whatever order: the promises of a stack's life hold, and it comes to rest."""
+"""Whatever is killed, deleted or changed, in whatever order: a stack's life keeps its promises, and comes to rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of a stack, in the simulated cluster: attempts, restarts, suspend and resume, rollouts, deadlines, the end."""
+"""The life of a stack in the simulated cluster: attempts, restarts, suspend and resume, rollouts, deadlines, end."""
 
 from __future__ import annotations
 

@@ -116,12 +116,12 @@ class Attachment:
         folder = self._model(config, stack)
         mesh, infra, group = self.config.mesh, self.config.infra, None
         if infra.mode == "ray":
-            from twinkle.loop.on_ray import groups_on_ray
+            from twinkle.loop.on_ray import connected, set_apart
 
             group = infra.group(mesh.ranks, config.model.device.partition(":")[0])
             storage = str(self.info.get("storage", "memory"))
-            groups = groups_on_ray([group], storage=storage, address=infra.address, timeout_s=infra.timeout_s)
-            stack.enter_context(groups)
+            stack.enter_context(connected(address=infra.address, timeout_s=infra.timeout_s))
+            set_apart([group], storage=storage, address=infra.address, timeout_s=infra.timeout_s)
             self.stop.take()  # Ray has put a handler of its own in the place of ours
         from twinkle.infra import DeviceMesh
         from twinkle.loop.parts import ServingReplica

@@ -82,12 +82,9 @@ def assemble(
     began, metrics = time.perf_counter(), queue.metrics
     prepare_process(config)
     if config.infra.mode == "ray":
-        from twinkle.loop.on_ray import set_apart
-
-        infra = config.infra
-        set_apart(config.device_groups(), config.queue.storage, infra.address, infra.timeout_s)
+        _set_ranks_apart(config)
     folder = base_model(config.model, run.path, config.hub)
-    board = _make_board(config, run, queue.info, stack) if config.sampler.attached else None
+    board = _open_board(config, run, stack) if config.sampler.attached else None
     if board is not None:
         stack.enter_context(published(run / QUEUE, joining(queue.info, config, folder, board)))
     loop = _make_loop(config, run, folder, source, reward, queue.info, board, stop, stack)
@@ -96,14 +93,8 @@ def assemble(
     boundary = _restore(checkpoints, loop.trainer)
     records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
     stack.callback(records.close)
-    evaluation = Evaluation(
-        loop.rollout,
-        reward,
-        source.held_out(),
-        run / "evals.jsonl",
-        config.run.seed,
-        keep_through_step=boundary.step,
-    )
+    asked, lines = source.held_out(), run / "evals.jsonl"
+    evaluation = Evaluation(loop.rollout, reward, asked, lines, config.run.seed, keep_through_step=boundary.step)
     stack.callback(evaluation.close)
     metrics.progress.update(step=boundary.step, version=str(Version(run.lineage, boundary.step)))
     if boundary.step:
@@ -116,12 +107,19 @@ def assemble(
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
 
 
-def _make_board(config: TrainConfig, run: RunFolder, queue: dict[str, Any], stack: ExitStack) -> WeightBoard:
+def _set_ranks_apart(config: TrainConfig) -> None:
+    from twinkle.loop.on_ray import set_apart
+
+    infra, groups = config.infra, config.device_groups()
+    set_apart(groups, storage=config.queue.storage, address=infra.address, timeout_s=infra.timeout_s)
+
+
+def _open_board(config: TrainConfig, run: RunFolder, stack: ExitStack) -> WeightBoard:
     """Where samplers outside the run find its weights: as far as its queue reaches."""
-    if config.queue.storage == "ray":
+    if config.infra.mode == "ray" and config.queue.storage != "shm":
         from twinkle.loop.weight_actor import weights_on_ray
 
-        return stack.enter_context(weights_on_ray(queue["namespace"]))
+        return stack.enter_context(weights_on_ray())
     board = WeightFile(run / WEIGHTS)
     stack.callback(board.close)
     return board

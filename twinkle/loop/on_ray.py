@@ -18,7 +18,7 @@ FOR_MANY = ("ray", "memory")
 
 
 @contextmanager
-def connected(address: str | None, timeout_s: float) -> Iterator[None]:
+def connected(*, address: str | None, timeout_s: float) -> Iterator[None]:
     """This process is connected to Ray while the block runs; a Ray that it had to start ends with it."""
     twinkle.initialize("ray", address=address, timeout_s=timeout_s)
     try:
@@ -27,29 +27,18 @@ def connected(address: str | None, timeout_s: float) -> Iterator[None]:
         twinkle.initialize("local")
 
 
-def set_apart(groups: Sequence[DeviceGroup], storage: str, address: str | None, timeout_s: float) -> None:
-    """Set the ranks of the device groups apart, as long as the connection lasts.
+def set_apart(groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float) -> None:
+    """Set the ranks of device groups apart, as long as the connection lasts; ``storage`` is the queue's.
 
     Raises:
-        ConfigError: the cluster has not got the ranks, or has several machines and a queue whose ``storage`` is of one.
+        ConfigError: the cluster has not got the ranks, or has several machines and a queue of one.
     """
     twinkle.initialize("ray", groups, address=address, timeout_s=timeout_s)
     nodes = sum(node["Alive"] for node in ray.nodes())
     if nodes > 1 and storage not in FOR_MANY:
         raise ConfigError(
-            f"the Ray cluster has {nodes} machines, but the queue's storage={storage} is for one: set "
-            "queue.storage=ray."
+            f"the Ray cluster has {nodes} machines, but queue.storage={storage} is for one: set queue.storage=ray."
         )
-
-
-@contextmanager
-def groups_on_ray(
-    groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float
-) -> Iterator[None]:
-    """`connected`, with the device groups `set_apart`, while the block runs."""
-    with connected(address, timeout_s):
-        set_apart(groups, storage, address, timeout_s)
-        yield
 
 
 @contextmanager

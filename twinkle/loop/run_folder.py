@@ -7,7 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,9 @@ from twinkle.errors import ConfigError, RunError, RunInUseError
 STARTED = "run.json"
 RESULT = "result.json"
 QUEUE = "queue.json"
+WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
-WEIGHTS = "weights"
 
 
 class RunFolder:
@@ -131,8 +131,9 @@ def discard(run: RunFolder) -> None:
     left = next(_newest_first(root), None)
     if left is not None:
         _point_latest(root, left)
-    elif not any(root.iterdir()):
-        root.rmdir()
+    else:
+        with suppress(OSError):  # it holds something else, or is a volume's own folder
+            root.rmdir()
 
 
 def _empty(path: Path) -> None:

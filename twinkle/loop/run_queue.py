@@ -36,10 +36,10 @@ def open_queue(config: TrainConfig, run: RunFolder, stop: StopSignals, stack: Ex
     else:
         from twinkle.loop.on_ray import connected, queue_on_ray
 
-        stack.enter_context(connected(config.infra.address, config.infra.timeout_s))
+        stack.enter_context(connected(address=config.infra.address, timeout_s=config.infra.timeout_s))
         stop.take()  # Ray has put a handler of its own in the place of ours
         info = stack.enter_context(queue_on_ray(options))
-    if not config.sampler.attached:  # who attaches needs the model, too: they are told when it is there
+    if not config.sampler.attached:  # whose samplers are told of the queue when the model is there
         stack.enter_context(published(run / QUEUE, info))
     registry, progress = CollectorRegistry(), Progress()
     progress.update(attempt=run.lineage + 1, lineage=run.lineage)

@@ -1,5 +1,6 @@
 """A board for weights on Ray: an actor without a CPU beside the driver of the run."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -39,7 +40,7 @@ class WeightsOnRay:
 
     @property
     def address(self) -> Mapping[str, str]:
-        """The namespace of the run's actors."""
+        """The namespace of its actor."""
         return {"namespace": self.namespace}
 
     def publish(self, payload: WeightPayload) -> None:
@@ -77,8 +78,9 @@ class WeightsOnRay:
 
 
 @contextmanager
-def weights_on_ray(namespace: str) -> Iterator[WeightsOnRay]:
-    """A board while the block runs, on the machine of this process."""
+def weights_on_ray() -> Iterator[WeightsOnRay]:
+    """A new board while the block runs, on the machine of this process."""
+    namespace = f"twinkle-{secrets.token_hex(4)}"
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = (
         ray.remote(num_cpus=0)(WeightActor).options(name=NAME, namespace=namespace, scheduling_strategy=here).remote()

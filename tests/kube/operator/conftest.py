@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from e2e import assets
 from tests.kube.cluster import ApiServer
+from tests.kube.conftest import need
 from tests.kube.kuberay import KubeRay
 from tests.kube.process import OperatorProcess
 from tests.kube.proxy import Proxy
@@ -22,8 +24,11 @@ Start = Callable[..., OperatorProcess]
 
 
 @pytest.fixture(scope="session")
-def kuberay(api_server: ApiServer, kuberay_crds: None, stack_crd: None) -> KubeRay:
-    """Who plays KubeRay, and the administrator."""
+def kuberay(api_server: ApiServer, stack_crd: None) -> KubeRay:
+    """Who plays KubeRay, and the administrator. Of KubeRay's CRDs the two that the operator uses: they are large."""
+    need(assets.KUBERAY_MANIFESTS)
+    for name in ("rayclusters", "rayjobs"):
+        api_server.install_crds(assets.kuberay() / "crd" / "bases" / f"ray.io_{name}.yaml")
     return KubeRay(api_server)
 
 
@@ -60,3 +65,10 @@ def start(proxy: Proxy, namespace: str, tmp_path: Path) -> Iterator[Start]:
 def operator(start: Start, kuberay: KubeRay) -> OperatorProcess:
     """One operator, ready."""
     return start()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The first of these tests brings up an API server, and some start a dozen processes."""
+    for item in items:
+        if "tests/kube/operator" in str(item.path):
+            item.add_marker(pytest.mark.timeout(400))

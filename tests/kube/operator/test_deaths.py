@@ -79,12 +79,14 @@ class Victim:
     def dies_at(self, number: int, name: str) -> Fault:
         self.dead, calls = False, itertools.count()
 
+        def die() -> None:
+            self.process.kill()
+            self.process.wait()
+            self.dead = True
+
         def fault(call: Call) -> Then | None:
             about = call.path.removesuffix("/status").rsplit("/", 1)[-1] in (name, f"{name}-1")
-            if self.dead or not about or call.is_watch or next(calls) != number:
-                return None
-            self.dead = True
-            return Then(self.process.kill)
+            return Then(die) if about and not call.is_watch and next(calls) == number else None
 
         return fault
 

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from twinkle.errors import WeightSyncError
-from twinkle.loop.payload import Version, WeightPayload, digests_of, fingerprint_of
+from twinkle.loop.payload import Version, WeightPayload, _even_parts, digests_of, fingerprint_of
 
 TENSORS = {
     "a": torch.arange(6.0).view(2, 3),
@@ -34,6 +36,27 @@ def test_the_fingerprint_depends_on_names_types_shapes_and_bytes_alone() -> None
 
     assert fingerprint(same) == fingerprint(TENSORS)
     assert len({fingerprint(other) for other in others} | {fingerprint(TENSORS)}) == 6
+
+
+def test_threads_give_the_digests_that_one_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = digests_of(TENSORS)
+    monkeypatch.setattr("twinkle.loop.payload.BYTES_OF_A_THREAD", 8)
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+
+    assert len(_even_parts(list("abcd"), [t.nbytes for t in TENSORS.values()])) > 1
+    assert list(digests_of(TENSORS).items()) == list(expected.items())
+
+
+@given(st.lists(st.integers(0, 2**24)))
+def test_threads_share_the_bytes_out_evenly(sizes: list[int]) -> None:
+    names = [f"{index:04}" for index in range(len(sizes))]
+    size_of = dict(zip(names, sizes, strict=True))
+    parts = _even_parts(names, sizes)
+
+    assert [name for part in parts for name in part] == names
+    assert all(
+        sum(size_of[name] for name in part) <= sum(sizes) / len(parts) + max(sizes) for part in parts[1:] and parts
+    )
 
 
 def test_the_fingerprint_does_not_care_how_a_tensor_lies_in_memory() -> None:

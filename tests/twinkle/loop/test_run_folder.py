@@ -1,3 +1,4 @@
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from twinkle.errors import ConfigError, RunError
-from twinkle.loop.run_folder import RunIdentity, find_run, new_run, read_json, write_json
+from twinkle.loop.run_folder import RunIdentity, discard, find_run, new_run, read_json, write_json
 
 IDENTITY = RunIdentity(name="toy", settings={"optim.lr": 0.1}, steps=10)
 
@@ -126,3 +127,13 @@ def test_a_torn_document_names_its_file(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match=r"a\.json"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_volume_as_root_does_not_hide_why_a_run_never_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(path: Path) -> None:
+        raise OSError(errno.EBUSY, "Device or resource busy", str(path))
+
+    monkeypatch.setattr(Path, "rmdir", busy)  # what a mounted folder answers
+    discard(new_run(tmp_path, IDENTITY))
+
+    assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.kube.cases import base, cases
+from tests.kube.cases import base, cases, examples
 from tests.kube.specs import stacks
+from tests.twinkle_operator.crd.test_schema import nodes
 from tests.twinkle_operator.test_beyond_cel import ANYTHING
+from twinkle_operator.crd.definition import stack_schema
 from twinkle_operator.problem import Problem
 from twinkle_operator.validate import check
 from twinkle_operator.validate.stack import refusals
@@ -31,6 +33,11 @@ def test_there_are_enough_of_them() -> None:
 
 def test_the_valid_stack_is_valid() -> None:
     assert check(base()) == []
+
+
+@pytest.mark.parametrize("name", examples())
+def test_examples_are_valid(name: str) -> None:
+    assert errors(examples()[name]) == []
 
 
 @pytest.mark.parametrize("name", cases())
@@ -99,3 +106,13 @@ def test_labels_of_the_stack_are_checked_and_a_queue_is_named_there() -> None:
 
 def test_a_stack_without_a_name() -> None:
     assert [problem.where for problem in check({**base(), "metadata": {}})] == ["metadata.name"]
+
+
+def test_every_rule_of_the_crd_is_broken_by_one_of_them() -> None:
+    said = [problem.message for case in cases().values() for problem in refusals(case.stack(), case.old())]
+    rules = {
+        rule["message"] for _, schema in nodes(stack_schema()) for rule in schema.get("x-kubernetes-validations", ())
+    }
+
+    assert len(rules) > 50
+    assert [rule for rule in rules if not any(rule in sentence for sentence in said)] == []

@@ -30,6 +30,7 @@ from twinkle.sampler.vllm.arena import Layout
 from twinkle.sampler.vllm.messages import REPORTED, Ended, Job, Ready, Settings
 from twinkle.sampler.vllm.row_batch import RowSpec
 from twinkle.sampler.vllm.rows import EXTRA
+from twinkle.sampler.vllm.slots import skip_idle_allocation
 
 # Of two versions of an adapter the older serves the calls that began with it; one slot stays free, because vLLM gives
 # rows without an adapter the weights of the last one when every slot is taken.
@@ -47,6 +48,7 @@ class Core:
         self._folder = settings.folder
         self._client = InprocClient(config, Executor.get_class(config), log_stats=False)
         self._on_workers(ConfigError, "twinkle_install")
+        skip_idle_allocation(self._client.engine_core.scheduler)
         self._jobs: dict[str, _Growing] = {}
         self._tokenizer: Any = None
         self.ready = Ready(
