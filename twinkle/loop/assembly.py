@@ -82,10 +82,7 @@ def assemble(
     began, metrics = time.perf_counter(), queue.metrics
     prepare_process(config)
     if config.infra.mode == "ray":
-        from twinkle.loop.on_ray import set_apart
-
-        infra, groups = config.infra, config.device_groups()
-        set_apart(groups, storage=config.queue.storage, address=infra.address, timeout_s=infra.timeout_s)
+        _set_ranks_apart(config)
     folder = base_model(config.model, run.path, config.hub)
     board = _open_board(config, run, stack) if config.sampler.attached else None
     if board is not None:
@@ -96,14 +93,8 @@ def assemble(
     boundary = _restore(checkpoints, loop.trainer)
     records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
     stack.callback(records.close)
-    evaluation = Evaluation(
-        loop.rollout,
-        reward,
-        source.held_out(),
-        run / "evals.jsonl",
-        config.run.seed,
-        keep_through_step=boundary.step,
-    )
+    asked, lines = source.held_out(), run / "evals.jsonl"
+    evaluation = Evaluation(loop.rollout, reward, asked, lines, config.run.seed, keep_through_step=boundary.step)
     stack.callback(evaluation.close)
     metrics.progress.update(step=boundary.step, version=str(Version(run.lineage, boundary.step)))
     if boundary.step:
@@ -114,6 +105,13 @@ def assemble(
     if board is not None:
         plan.append(("samplers", f"twinkle-sampler queue.info={run / QUEUE}"))
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
+
+
+def _set_ranks_apart(config: TrainConfig) -> None:
+    from twinkle.loop.on_ray import set_apart
+
+    infra, groups = config.infra, config.device_groups()
+    set_apart(groups, storage=config.queue.storage, address=infra.address, timeout_s=infra.timeout_s)
 
 
 def _open_board(config: TrainConfig, run: RunFolder, stack: ExitStack) -> WeightBoard:

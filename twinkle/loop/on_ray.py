@@ -31,7 +31,7 @@ def set_apart(groups: Sequence[DeviceGroup], *, storage: str, address: str | Non
     """Set the ranks of device groups apart, as long as the connection lasts; ``storage`` is the queue's.
 
     Raises:
-        ConfigError: the cluster has not got the ranks, or has several machines and a queue whose ``storage`` is of one.
+        ConfigError: the cluster has not got the ranks, or has several machines and a queue of one.
     """
     twinkle.initialize("ray", groups, address=address, timeout_s=timeout_s)
     nodes = sum(node["Alive"] for node in ray.nodes())
