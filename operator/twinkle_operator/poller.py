@@ -31,6 +31,8 @@ class _Polled(NamedTuple):
 class Poller:
     """One loop a stack; `changed` is called when an answer says something else than the one before.
 
+    After a good answer one that fails to come is passed over, so that a busy second of a head is no news.
+
     `address` is where a head listens, with the fields {cluster}, {namespace}.
     """
 
@@ -97,11 +99,14 @@ class Poller:
 
     async def _loop(self, key: Key, url: str) -> None:
         await asyncio.sleep(random.random() * EVERY_S / 10)
+        missed = False
         while True:
             poll, before = await self.ask(url), self._newest.get(key)
-            self._newest[key] = poll
-            if before is None or msgspec.structs.replace(poll, at=before.at) != before:
-                self._changed(key)
+            missed = poll.why not in ("", REFUSED) and before is not None and not before.why and not missed
+            if not missed:
+                self._newest[key] = poll
+                if before is None or msgspec.structs.replace(poll, at=before.at) != before:
+                    self._changed(key)
             await asyncio.sleep(EVERY_S * (0.9 + 0.2 * random.random()))
 
 

@@ -160,3 +160,28 @@ def test_only_news_wake_and_a_new_head_begins_with_nothing(monkeypatch: pytest.M
             assert asking.newest(KEY) is None
 
     asyncio.run(scene())
+
+
+def test_one_answer_that_fails_to_come_is_passed_over_and_two_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poller, "EVERY_S", 0.01)
+    asked = 0
+    seen: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        bad = asked == 3 or asked >= 6
+        await answer(b"", code="500 Oops")(reader, writer) if bad else await answer(status())(reader, writer)
+
+    async def scene() -> None:
+        async with server(serve) as url, Poller(lambda _: None, time.time, address=url) as asking:
+            asking.poll(KEY, "s", "head-1")
+            while asked < 12:
+                newest = asking.newest(KEY)
+                if newest is not None and seen[-1:] != [newest.why]:
+                    seen.append(newest.why)
+                await asyncio.sleep(0.001)
+
+    asyncio.run(scene())
+
+    assert seen == ["", "BadAnswer"]
