@@ -23,7 +23,7 @@ CHUNK = 100
 IDLE_S = 0.2
 """Seconds for which kopf keeps a task for an object of which nothing more comes."""
 IDENTITY = cast(Any, "twinkle-operator")
-"""Would name us to other operators of kopf's; left out, kopf asks for a user's name, and a container's user has none."""
+"""Names us to other operators of kopf's. Left out, kopf asks for its user's name, and a container's may have none."""
 REQUEST_S = 30.0
 BACKOFFS = (0.5, 1.0, 2.0, 4.0)
 
