@@ -4,6 +4,7 @@
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
 #   make bench-samplers TorchSampler and vLLMSampler beside generate, bare vLLM and twinkle-kit (in .venv-kit; half an hour)
+#   make bench-operator 500 stacks on a real API server (make kube-assets first; minutes)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make test-kube      the tests against a real API server, which it builds first (needs Go 1.26; kube-assets builds alone)
 #   make charts         what is generated in charts/: the CRD, READMEs, schema, rights, dashboards
@@ -32,8 +33,8 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers constraints clean \
-	kube-assets cluster-assets test-kube cluster-smoke cluster-up cluster-down charts
+.PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers bench-operator \
+	constraints clean kube-assets cluster-assets test-kube cluster-smoke cluster-up cluster-down charts
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -97,6 +98,9 @@ bench: $(VENV)/.dev
 
 bench-queue: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.queue $(ARGS)
+
+bench-operator: $(VENV)/.dev
+	PYTHONPATH=operator:. $(BIN)/python -m benchmarks.operator $(ARGS)
 
 bench-samplers: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.samplers $(ARGS)

@@ -12,7 +12,7 @@ from typing import Any
 
 from transfer_queue.errors import ConfigurationError
 
-MOST_BYTES = 1 << 16
+MOST_BYTES = 1 << 20
 
 
 def write_info(path: Path, info: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ from twinkle.template.config import TemplateConfig
 
 NOT_PART_OF_THE_RESULT = (
     "run.", "metrics.", "queue.", "eval.", "hub.", "loop.steps", "loop.checkpoint", "loop.samples_every",
-    "loop.samples_kept", "loop.probe_every", "infra.", "mesh.", "model.device",
+    "loop.samples_kept", "loop.probe_every", "infra.", "mesh.", "model.device", "sampler.attached",
 )  # fmt: skip
 
 
@@ -64,16 +64,22 @@ class TrainConfig:
     def device_groups(self) -> list[DeviceGroup]:
         """The groups of a run on Ray, sized by its meshes; ConfigError for one that cannot be."""
         infra, mesh, device = self.infra, self.mesh, self.model.device.partition(":")[0]
-        groups = [
-            infra.trainer.group("trainer", mesh.trainer_dp, device),
-            infra.sampler.group("sampler", mesh.sampler_ranks, device),
-        ]
-        return [*groups, infra.reward.group("reward", mesh.reward_ranks, "cpu")] if mesh.reward_ranks else groups
+        groups = [infra.trainer.group("trainer", mesh.trainer_dp, device)]
+        if not self.sampler.attached:
+            groups.append(infra.sampler.group("sampler", mesh.sampler_ranks, device))
+        if mesh.reward_ranks:
+            groups.append(infra.reward.group("reward", mesh.reward_ranks, "cpu"))
+        return groups
 
     def _validate_ranks(self) -> None:
         mesh, local = self.mesh, self.infra.mode == "local"
         for name, needed in (("sampler_dp", 1), ("sampler_tp", 1), ("sampler_pp", 1), ("reward_ranks", 0)):
             size = getattr(mesh, name)
+            if self.sampler.attached and name.startswith("sampler") and size > 1:
+                raise ConfigError(
+                    f"mesh.{name}={size}, but with sampler.attached=true this run has no sampler: give twinkle-sampler "
+                    f"mesh.{name.removeprefix('sampler_')}={size}."
+                )
             if local and size > needed:
                 raise ConfigError(f"mesh.{name}={size} needs processes of their own: set infra=ray, or leave it out.")
             if name in ("sampler_tp", "sampler_pp") and size > 1 and self.sampler.engine != "vllm":

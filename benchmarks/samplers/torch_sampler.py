@@ -151,7 +151,7 @@ def _beside_kit(folder: Path) -> Figure:
 def _kit() -> Iterator[Any]:
     """twinkle-kit's process, which ends with the block, and by force when it takes too long."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    command = [TWINKLE_KIT.python(), "-P", DRIVER]
+    command: list[str | Path] = [TWINKLE_KIT.python(), "-P", DRIVER]
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
         watch = threading.Timer(KIT_TIMEOUT_S, process.kill)

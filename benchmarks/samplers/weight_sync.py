@@ -15,7 +15,7 @@ from benchmarks.table import Figure, median_at_most, shown
 from transfer_queue import TransferQueueController
 from twinkle.config import TrainConfig
 from twinkle.loop.config import GroupConfig, InfraConfig
-from twinkle.loop.on_ray import groups_on_ray, queue_on_ray
+from twinkle.loop.on_ray import connected, queue_on_ray, set_apart
 from twinkle.loop.parts import RolloutReplica, TrainerRank
 from twinkle.loop.weight_sync import SyncFigures, Version, WeightSync
 from twinkle.model.config import LoraSettings, ModelConfig
@@ -39,7 +39,8 @@ def syncing(config: TrainConfig) -> Iterator[WeightSync]:
     folder, ray = Path(config.model.id), config.infra.mode == "ray"
     with ExitStack() as stack:
         if ray:
-            stack.enter_context(groups_on_ray(config))
+            stack.enter_context(connected(address=None, timeout_s=60.0))
+            set_apart(config.device_groups(), storage="shm", address=None, timeout_s=60.0)
             queue = stack.enter_context(queue_on_ray(options))
         else:
             queue = stack.enter_context(TransferQueueController.start(**options)).get_info()

@@ -35,6 +35,7 @@ class Client:
         self._timeout = aiohttp.ClientTimeout(total=deadline, sock_connect=5)
         self._server = ""
         self._session: aiohttp.ClientSession | None = None
+        self._earlier: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Client:
         self._log_in()
@@ -43,8 +44,9 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, self._earlier):
+            if session is not None:
+                await session.close()
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Manifest:
         """One object.
@@ -125,10 +127,12 @@ class Client:
         content: str = JSON,
     ) -> bytes:
         """The same, not decoded."""
+        session = self._session
         try:
             return await self._once(method, path, body, query, content)
         except Unauthorized:
-            await self._log_in_again()
+            if session is self._session:
+                await self._log_in_again()
             return await self._once(method, path, body, query, content)
 
     async def _once(self, method: Method, path: str, body: Manifest | None, query: Query | None, content: str) -> bytes:
@@ -167,7 +171,8 @@ class Client:
         self._session = login.session(info, connections=CONNECTIONS)
 
     async def _log_in_again(self) -> None:
-        old = self._session
+        """The session of before is closed at the next time: others may be in the middle of a call."""
+        retired, self._earlier = self._earlier, self._session
         self._log_in()
-        if old is not None:
-            await old.close()
+        if retired is not None:
+            await retired.close()

@@ -23,9 +23,12 @@ CHUNK = 100
 IDLE_S = 0.2
 """Seconds for which kopf keeps a task for an object of which nothing more comes."""
 IDENTITY = cast(Any, "twinkle-operator")
-"""Names us to other operators of kopf's. Left out, kopf asks for its user's name, and a container's may have none."""
+"""Would name us to other operators of kopf's; left out, kopf asks who the user is, and a container's has no name."""
 REQUEST_S = 30.0
 BACKOFFS = (0.5, 1.0, 2.0, 4.0)
+
+WATCHER = "watcher for "
+"""How kopf names the task that watches one kind."""
 
 Seen = Callable[[Resource, str | None, Manifest], None]
 """Called in kopf's thread with the kind, the type of the event (None: listed) and the object."""
@@ -62,6 +65,7 @@ class Watch:
     ) -> None:
         self._resources, self._namespaces, self._ended = resources, namespaces, ended
         self._stop: Future[None] = Future()
+        self._error: BaseException | None = None
         self._settings = settings(resources, inactivity)
         self._registry = registry(resources, seen, beats)
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
@@ -77,21 +81,36 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            asyncio.run(
-                kopf.operator(
-                    registry=self._registry,
-                    settings=self._settings,
-                    identity=IDENTITY,
-                    standalone=True,
-                    clusterwide=not self._namespaces,
-                    namespaces=self._namespaces,
-                    stop_flag=self._stop,
-                )
-            )
+            asyncio.run(self._operate())
         except BaseException as error:  # noqa: BLE001 (whatever it is, the operator says it and starts kopf anew)
             self._ended(error)
         else:
-            self._ended(None)
+            self._ended(self._error)
+
+    async def _operate(self) -> None:
+        asyncio.get_running_loop().set_task_factory(self._task)
+        await kopf.operator(
+            registry=self._registry,
+            settings=self._settings,
+            identity=IDENTITY,
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=self._namespaces,
+            stop_flag=self._stop,
+        )
+
+    def _task(self, loop: asyncio.AbstractEventLoop, work: Any, **given: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(work, loop=loop, **given)
+        task.add_done_callback(self._notice)
+        return task
+
+    def _notice(self, task: asyncio.Task[Any]) -> None:
+        """kopf lives on, deaf, when the task that watches a kind dies of an error."""
+        if not task.cancelled() and task.get_name().startswith(WATCHER):
+            error = task.exception()
+            if error is not None:
+                self._error = self._error or error
+                self.stop()
 
 
 def settings(resources: Iterable[Resource], inactivity: float) -> kopf.OperatorSettings:
@@ -106,7 +125,7 @@ def settings(resources: Iterable[Resource], inactivity: float) -> kopf.OperatorS
     made.networking.error_backoffs = BACKOFFS
     made.watching.chunk_size = CHUNK
     made.watching.inactivity_timeout = inactivity
-    # A bookmark comes each minute, and two seconds before a watch ends: no watch in health is silent for so long.
+    # The server ends a watch before it counts as silent, so that a quiet cluster is heard, too.
     made.watching.server_timeout = int(inactivity * 0.9)
     for resource in resources:
         if resource.labels:
@@ -138,6 +157,7 @@ def _handle(made: kopf.OperatorRegistry, resource: Resource, seen: Seen) -> None
 
 
 def quiet() -> None:
-    """Let kopf say only what goes wrong; that it runs in a thread does not."""
+    """Let kopf say only what goes wrong, and not twice: that a watch died is said when watching begins anew."""
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)
+    for name in ("running", "orchestration"):
+        logging.getLogger(f"kopf._core.reactor.{name}").setLevel(logging.CRITICAL)

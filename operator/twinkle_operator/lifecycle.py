@@ -29,8 +29,10 @@ log = logging.getLogger(__name__)
 
 ASK_EVERY_S = 10.0
 RELIST_AFTER_S = 2.0
+SILENT = 1.3
+"""Times the inactivity: kopf has opened a watch anew by then, unless something is wrong with it."""
 STOP_S = 8.0
-BACKOFF_S, MOST_BACKOFF_S = 0.5, 30.0
+BACKOFF_S, MOST_BACKOFF_S = 0.5, 10.0
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +157,7 @@ class Operator:
                     await asyncio.wait_for(asyncio.shield(ended), STOP_S)
 
     async def _keep_asking(self) -> None:
-        """Is KubeRay there, is our own CRD? Watches begin anew when that changes."""
+        """Is KubeRay there, is our own CRD? Watches begin anew when that changes, or when one is silent."""
         while True:
             await asyncio.sleep(self._options.ask_every)
             try:
@@ -164,6 +166,10 @@ class Operator:
                     self._anew.set()
             except OperatorError as error:
                 log.warning("the API server was not asked what it serves: %s", error)
+            silence = self._beats.hindrance(SILENT * self._options.inactivity)
+            if silence:
+                log.warning("watching begins anew: %s", silence)
+                self._anew.set()
 
     async def _keep_listing(self) -> None:
         """List again now and then, and soon after kopf had to: in between, deletions may have been missed."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 from twinkle_operator.cache import Cache
 from twinkle_operator.client import Client
-from twinkle_operator.errors import Gone, NotFound
+from twinkle_operator.errors import ApiError, Forbidden, NotFound, Unreachable
 from twinkle_operator.resources import EVENTS, Key, Resource
 
-TRIES = 3
+TRIES = 4
+FIRST_S, MOST_S = 0.25, 5.0
+"""Between two tries of one list."""
 
 
 async def refresh(
@@ -34,11 +37,13 @@ async def _refresh(client: Client, cache: Cache, resource: Resource, namespace: 
     for left in reversed(range(TRIES)):
         try:
             return await _list(client, cache, resource, namespace)
-        except Gone:
-            if not left:
-                raise
         except NotFound:
             return set()  # its CRD was removed
+        except (ApiError, Unreachable) as error:
+            if not left or isinstance(error, Forbidden):
+                raise
+            asked = error.retry_after if isinstance(error, ApiError) else None
+            await asyncio.sleep(min(asked or FIRST_S * 2 ** (TRIES - 1 - left), MOST_S))
     return set()
 
 

@@ -1,4 +1,9 @@
-"""Is the operator still hearing from the API server? Each event, bookmark and page of a list is a beat."""
+"""Is the operator still hearing from the API server? Each event, bookmark, page of a list and end of a watch is a beat.
+
+Bookmarks alone would not do: there are none of events, and an API server whose etcd reports no progress sends none of a
+kind of which nothing happened since it started. But each watch is asked to last for less than the inactivity timeout,
+and its end is the server's word, too; a connection that breaks is not.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +35,12 @@ class Beats:
         now = self._clock()
         self._last = {path: self._last.get(path, now) for path in paths}
 
-    def hindrance(self) -> str:
+    def hindrance(self, within: float | None = None) -> str:
         """Which watch has been silent for too long; empty if none has. Before the first watch, the start counts."""
-        now = self._clock()
+        now, within = self._clock(), self._within if within is None else within
         quiet = [(now - last, path) for path, last in self._last.items()] or [(now - self._start, "anything")]
         longest, path = max(quiet)
-        return f"nothing came of {path} for {longest:.0f} s" if longest > self._within else ""
+        return f"nothing came of {path} for {longest:.0f} s" if longest > within else ""
 
 
 def answers(beats: Beats) -> type[aiohttp.ClientResponse]:
@@ -69,6 +74,7 @@ class _Beating:
         async for piece in self._stream.iter_chunked(n):
             self._beat()
             yield piece
+        self._beat()
 
 
 async def serve(port: int, beats: Beats, ready: Callable[[], str], metrics: Metrics) -> web.AppRunner:

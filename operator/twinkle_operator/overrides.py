@@ -74,7 +74,7 @@ def value(given: str | int | None) -> str:
     text = str(given)
     if _PLAIN.fullmatch(text) and text.lower() not in _WORDS and not (isinstance(given, str) and text.isdecimal()):
         return text
-    text = text.replace("${", "\\${")
+    text = re.sub(r"(\\*)\$\{", lambda hit: hit[1] * 2 + "\\${", text)
     return "'" + re.sub(r"(\\*)('|$)", lambda hit: hit[1] * 2 + ("\\'" if hit[2] else ""), text) + "'"
 
 

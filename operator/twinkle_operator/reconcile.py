@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ class Reconciler:
         self._recorder = Recorder(client, now)
 
     async def reconcile(self, key: Key) -> float | None:
-        """Bring one stack nearer to its plan; seconds until the next pass, None if only news matter.
+        """Bring one stack nearer to its plan; seconds until the next pass (infinite: only news matter), None if gone.
 
         A pass that changed something asks for another one at once, which finds nothing to do when all is well.
 
@@ -151,6 +152,5 @@ class Reconciler:
             book.forget(key)
 
 
-def _soonest(*delays: float | None) -> float | None:
-    known = [delay for delay in delays if delay is not None]
-    return min(known) if known else None
+def _soonest(*delays: float | None) -> float:
+    return min((delay for delay in delays if delay is not None), default=math.inf)

@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 
 FIRST_S = 0.25
-MOST_S = 60.0
+MOST_S = 30.0
 
 
 class WorkQueue(Generic[K]):

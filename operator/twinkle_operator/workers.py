@@ -23,7 +23,10 @@ MOST_DOUBLINGS = 13
 
 
 class Workers:
-    """Takes keys from the queue and calls `reconcile` with them, never twice at a time with the same one."""
+    """Takes keys from the queue and calls `reconcile` with them, never twice at a time with the same one.
+
+    `reconcile` returns the seconds until the next pass, at most `resync`; None is the end of the stack.
+    """
 
     def __init__(
         self,
@@ -87,9 +90,13 @@ class Workers:
         log.log(level, "%s/%s: %s; again in %.1f s", *key, error, delay)
 
     def _done(self, key: Key, again: float | None) -> None:
-        if again is None or again > SOON_S:
+        if again is None:
             self._streaks.pop(key, None)
-            delay = min(self._resync if again is None else again, self._resync * (0.9 + 0.2 * random.random()))
+            self._queue.done(key)
+            return
+        if again > SOON_S:
+            self._streaks.pop(key, None)
+            delay = min(again, self._resync * (0.9 + 0.2 * random.random()))
         else:
             streak = self._streaks[key] = self._streaks.get(key, 0) + 1
             delay = SOON_S * 2.0 ** min(streak - 1, MOST_DOUBLINGS)

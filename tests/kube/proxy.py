@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -21,13 +22,15 @@ PASSED = ("Content-Type", "Accept", "User-Agent")
 STARTS_WITHIN_S = 10
 
 
-class Call(NamedTuple):
-    """One request: its number among all, and what it asks."""
+@dataclass
+class Call:
+    """One request: its number among all, and what it asks; `created` once the server answered 201."""
 
     number: int
     method: str
     path: str
     query: dict[str, str]
+    created: bool = False
 
     @property
     def is_watch(self) -> bool:
@@ -163,6 +166,7 @@ class Proxy:
                 if call.is_watch and answer.status == 200:
                     return await self._stream(request, answer)
                 text = await answer.read()
+                call.created = answer.status == 201
         except aiohttp.ClientError:
             return self._drop(request)  # as if the API server were reached directly
         if isinstance(fault, Then):
@@ -192,6 +196,8 @@ class Proxy:
             async for line in answer.content.iter_any():
                 if stream not in self._silenced:
                     await stream.write(line)
+            if stream in self._silenced:
+                await self._ended.wait()
 
     @staticmethod
     def _drop(request: web.Request) -> web.Response:

@@ -83,6 +83,18 @@ def test_a_stack_that_every_pass_changes_is_looked_at_more_and_more_seldom() -> 
     assert at[5] - at[4] >= SOON_S * 8
 
 
+def test_a_stack_that_is_gone_is_not_looked_at_again() -> None:
+    passes: Counter[str] = Counter()
+
+    async def reconcile(key: Key) -> float | None:
+        passes[key[1]] += 1
+        return None if key[1] == "gone" else 0.02
+
+    run(reconcile, lambda: passes["here"] == 5, "gone", "here")
+
+    assert passes["gone"] == 1
+
+
 def test_news_of_a_stack_that_is_looked_at_lead_to_one_more_pass() -> None:
     passes = 0
     workers: list[Workers] = []

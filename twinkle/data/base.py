@@ -1,11 +1,12 @@
 """What every source of prompts offers."""
 
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from twinkle.data_format import Message, Trajectory
 
-Prompt = str | list[dict[str, str]]
+Prompt = str | list[dict[str, Any]] | dict[str, Any]
+"""Text, chat messages, or a trajectory of messages and tools: plain data, as it travels through the queue."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class PromptRow:
     """One prompt and its answer.
 
     Attributes:
-        prompt: text, or chat messages with the keys role and content.
+        prompt: text; chat messages; or {"messages": [...], "tools": [...]} where the assistant may call tools.
         answer: what the reward compares with.
         place: where it comes from, for errors: "<file>:<line>", or nothing for a prompt that was made up.
     """
@@ -43,10 +44,14 @@ class PromptSource(Protocol):
 
 def trajectory_of(prompt: Prompt) -> Trajectory:
     """A prompt as the messages that a template renders: text is one message of the user."""
+    if isinstance(prompt, dict):
+        return cast(Trajectory, prompt)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     return {"messages": cast(list[Message], messages)}
 
 
 def prompt_text(prompt: Prompt) -> str:
     """A prompt as a person reads it."""
-    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+    if isinstance(prompt, str):
+        return prompt
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in trajectory_of(prompt)["messages"])

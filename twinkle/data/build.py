@@ -30,13 +30,11 @@ def make_source(config: DataConfig, seed: int) -> PromptSource:
 def _table(config: DataConfig, seed: int) -> PromptSource:
     from twinkle.data.hf import read_dataset
     from twinkle.data.jsonl import read_jsonl
+    from twinkle.data.record import Columns
     from twinkle.data.sums import SUMS_FILE
     from twinkle.data.table import TablePrompts
 
     path = SUMS_FILE if config.path == SUMS_FILE.stem else Path(config.path)
-    columns = {"prompt_column": config.prompt_column, "answer_column": config.answer_column}
-    if config.name == "jsonl":
-        rows = read_jsonl(path, **columns)
-    else:
-        rows = read_dataset(path, **columns, split=config.split)
+    columns = Columns(config.prompt_column, config.answer_column, config.tools_column)
+    rows = read_jsonl(path, columns) if config.name == "jsonl" else read_dataset(path, columns, split=config.split)
     return TablePrompts(rows, seed=seed, held_out_prompts=config.held_out_prompts, origin=str(path))

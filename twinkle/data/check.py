@@ -28,6 +28,6 @@ def check_prompts(rows: Iterable[PromptRow], template: Template, positions: int 
 
 
 def _name(row: PromptRow) -> str:
-    text = row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"]
+    text = trajectory_of(row.prompt)["messages"][-1]["content"]
     quoted = repr(text if len(text) <= 60 else text[:60] + "…")
     return f"{row.place}: the prompt {quoted}" if row.place else f"the prompt {quoted}"

@@ -22,7 +22,10 @@ class DataConfig:
         length: digits of a toy prompt; for even_digits, of the response too.
         path: for jsonl a file, or sums_in_words for the one that ships with the package; for hf a parquet, json, jsonl
             or csv file, or a folder of ``save_to_disk``.
-        prompt_column, answer_column: where prompt (text, or a list of chat messages) and answer (text) stand.
+        prompt_column, answer_column: where prompt (text, or a list of chat messages that the assistant is to answer)
+            and answer (text) stand.
+        tools_column: where the functions stand that the assistant may call, as JSON schemas or their text; a row may
+            have none. null: there are no tools.
         split: which part of a ``save_to_disk`` folder that has several.
     """
 
@@ -34,6 +37,7 @@ class DataConfig:
     path: str = ""
     prompt_column: str = "prompt"
     answer_column: str = "answer"
+    tools_column: str | None = None
     split: str = "train"
 
     def validate(self) -> None:

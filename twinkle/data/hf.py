@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinkle.data.base import PromptRow
-from twinkle.data.table import prompt_row
+from twinkle.data.record import Columns, prompt_row
 from twinkle.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SUFFIXES = {".parquet": "from_parquet", ".json": "from_json", ".jsonl": "from_json", ".csv": "from_csv"}
 
 
-def read_dataset(path: str | Path, *, prompt_column: str, answer_column: str, split: str = "train") -> list[PromptRow]:
+def read_dataset(path: str | Path, columns: Columns, *, split: str = "train") -> list[PromptRow]:
     """The rows of a parquet, json, jsonl or csv file, or of a folder written by `save_to_disk` (its `split`, if it
     has several).
 
@@ -25,10 +25,7 @@ def read_dataset(path: str | Path, *, prompt_column: str, answer_column: str, sp
     dataset = _read(Path(path), split)
     if not len(dataset):
         raise DataError(f"{path} holds no row: give a file with at least a prompt and its answer.")
-    return [
-        prompt_row(record, prompt_column=prompt_column, answer_column=answer_column, place=f"{path}:row {number}")
-        for number, record in enumerate(dataset, start=1)
-    ]
+    return [prompt_row(record, columns, f"{path}:row {number}") for number, record in enumerate(dataset, start=1)]
 
 
 def _read(path: Path, split: str) -> "Dataset":

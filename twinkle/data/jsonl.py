@@ -6,21 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from twinkle.data.base import PromptRow
-from twinkle.data.table import prompt_row
+from twinkle.data.record import Columns, prompt_row
 from twinkle.errors import DataError
 
 
-def read_jsonl(path: str | Path, *, prompt_column: str, answer_column: str) -> list[PromptRow]:
+def read_jsonl(path: str | Path, columns: Columns) -> list[PromptRow]:
     """The rows of the file at `path`, in its order; blank lines are passed over.
 
     Raises:
-        DataError: the file is not there, holds no row, or a line is no JSON object with both columns (file:line is
+        DataError: the file is not there, holds no row, or a line is no JSON object with the columns (file:line is
             named).
     """
-    rows = [
-        prompt_row(record, prompt_column=prompt_column, answer_column=answer_column, place=f"{path}:{number}")
-        for number, record in _records(Path(path))
-    ]
+    rows = [prompt_row(record, columns, f"{path}:{number}") for number, record in _records(Path(path))]
     if not rows:
         raise DataError(f"{path} holds no row: give a file with one JSON object a line.")
     return rows

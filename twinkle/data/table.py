@@ -1,7 +1,7 @@
 """Prompts out of a finite table of rows: shuffled anew in every epoch, some prompts held out."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import json
+from collections.abc import Sequence
 
 from twinkle.data.base import Prompt, PromptRow, trajectory_of
 from twinkle.data.choice import keyed_order
@@ -23,7 +23,7 @@ class TablePrompts:
     """
 
     def __init__(self, rows: Sequence[PromptRow], *, seed: int, held_out_prompts: int, origin: str):
-        first: dict[tuple[tuple[str, str], ...], PromptRow] = {}
+        first: dict[str, PromptRow] = {}
         for row in rows:
             first.setdefault(_key(row.prompt), row)
         if len(first) <= held_out_prompts:
@@ -59,54 +59,6 @@ class TablePrompts:
         return self._drawn[self._order[place]]
 
 
-def prompt_row(record: Mapping[str, Any], *, prompt_column: str, answer_column: str, place: str) -> PromptRow:
-    """The prompt and answer of a record; a prompt of messages keeps their roles and contents, a number as answer
-    becomes text.
-
-    Raises:
-        DataError: a column is missing (the columns that are there are named) or holds something else; `place` says
-            where.
-    """
-    for setting, column in (("prompt_column", prompt_column), ("answer_column", answer_column)):
-        if column not in record:
-            there = ", ".join(map(repr, record)) or "none"
-            raise DataError(f"{place}: there is no column {column!r} (columns: {there}); set data.{setting}.")
-    return PromptRow(
-        _prompt(record[prompt_column], place, prompt_column),
-        _answer(record[answer_column], place, answer_column),
-        place,
-    )
-
-
-def _key(prompt: Prompt) -> tuple[tuple[str, str], ...]:
+def _key(prompt: Prompt) -> str:
     """What makes prompts the same: text is the message of a user."""
-    return tuple((message["role"], message["content"]) for message in trajectory_of(prompt)["messages"])
-
-
-def _prompt(value: Any, place: str, column: str) -> Prompt:
-    if isinstance(value, str):
-        return value
-    messages = list(value) if isinstance(value, Sequence) else []
-    if not messages or not all(_is_message(message) for message in messages):
-        raise DataError(
-            f"{place}: column {column!r} holds {_short(value)}; a prompt is text, or a list of "
-            "messages, each with the texts role and content."
-        )
-    return [{"role": message["role"], "content": message["content"]} for message in messages]
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(value.get(key), str) for key in ("role", "content"))
-
-
-def _answer(value: Any, place: str, column: str) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    raise DataError(f"{place}: column {column!r} holds {_short(value)}; an answer is text or a number.")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "…"
+    return json.dumps(trajectory_of(prompt), sort_keys=True)

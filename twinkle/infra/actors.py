@@ -71,7 +71,7 @@ class Actors:
         shared: dict[int, Any] = {}
         for data_rank, call in calls.items():
             peers = self.layout.peers(data_rank)
-            payload: Any = (call.args, dict(call.kwargs))
+            payload: Any = (call.args, dict(call.kwargs), call.offset)
             several = len(peers) > 1 or sum(other is call for other in calls.values()) > 1
             if several and any(payload):
                 payload = shared.setdefault(id(call), None) or ray.put(payload)

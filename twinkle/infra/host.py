@@ -12,7 +12,7 @@ from ray import cloudpickle
 
 from twinkle.errors import ConfigError, InfraError
 from twinkle.infra.device_group import RESOURCES
-from twinkle.infra.rank import Rank, become, hold_port
+from twinkle.infra.rank import Rank, become, hold_port, serve_from
 from twinkle.infra.runtime import Runtime, set_runtime
 
 URGENT, CONTROL = "urgent", "control"
@@ -80,7 +80,8 @@ class Host:
 
     def call(self, name: str, payload: Any) -> Any:
         """The result of a method, or the value of a property."""
-        args, kwargs = payload
+        args, kwargs, offset = payload
+        serve_from(offset)
         try:
             found = getattr(self._object, name)
             if isinstance(getattr(type(self._object), name, None), property):
@@ -96,7 +97,8 @@ class Host:
 
     def stream(self, stream: str, name: str, payload: Any) -> Generator[Any, None, None]:
         """The items of an iterator, until it ends or `end_stream` says so; either way it is closed."""
-        args, kwargs = payload
+        args, kwargs, offset = payload
+        serve_from(offset)
         if stream in self._ended:
             self._ended.discard(stream)
             return

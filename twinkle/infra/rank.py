@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 
 from twinkle.errors import ConfigError
@@ -53,6 +54,7 @@ class Rank:
 
 
 _current: Rank | None = None
+_first_item: ContextVar[int] = ContextVar("first item", default=0)
 _held: socket.socket | None = None
 
 
@@ -64,6 +66,17 @@ def current_rank() -> Rank:
 def in_actor() -> bool:
     """Whether this process is an actor of a device group."""
     return _current is not None
+
+
+def first_item() -> int:
+    """The caller's index of the first item that this process was given, so that an error names the caller's item; 0
+    where all of them were."""
+    return _first_item.get()
+
+
+def serve_from(offset: int) -> None:
+    """What this thread does next is for the caller's items from this index on."""
+    _first_item.set(offset)
 
 
 def become(rank: Rank) -> None:

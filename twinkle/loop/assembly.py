@@ -8,26 +8,30 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from transfer_queue.info_file import published
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
 from twinkle.data.check import check_prompts
 from twinkle.errors import CheckpointError
 from twinkle.infra import DeviceMesh
-from twinkle.loop.base_model import base_model
+from twinkle.loop.attached import AttachedSamplers
+from twinkle.loop.base_model import base_model, positions_of
 from twinkle.loop.checkpoint import Boundary, Checkpoints
 from twinkle.loop.evaluation import Evaluation
+from twinkle.loop.joining import joining
 from twinkle.loop.parts import RolloutReplica, TrainerRank, prepare_process
 from twinkle.loop.payload import Version
 from twinkle.loop.plan import model_size, plan_lines
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.records import Records
 from twinkle.loop.reward_worker import RewardRank, RewardWorker
-from twinkle.loop.rollout import PromptFeeder
-from twinkle.loop.run_folder import CHECKPOINTS, RunFolder
+from twinkle.loop.rollout import PromptFeeder, Samplers
+from twinkle.loop.run_folder import CHECKPOINTS, QUEUE, WEIGHTS, RunFolder
 from twinkle.loop.run_queue import RunQueue
 from twinkle.loop.stop import StopSignals
 from twinkle.loop.sync import SyncLoop
 from twinkle.loop.trainer import Trainer
+from twinkle.loop.weight_board import WeightBoard, WeightFile
 from twinkle.loop.weight_sync import WeightSync
 from twinkle.metrics import TrainingMetrics
 from twinkle.rl.reward import Reward
@@ -80,9 +84,13 @@ def assemble(
     if config.infra.mode == "ray":
         from twinkle.loop.on_ray import set_apart
 
-        set_apart(config)
+        infra, groups = config.infra, config.device_groups()
+        set_apart(groups, storage=config.queue.storage, address=infra.address, timeout_s=infra.timeout_s)
     folder = base_model(config.model, run.path, config.hub)
-    loop = _make_loop(config, run, folder, source, reward, queue.info, stop, stack)
+    board = _open_board(config, run, stack) if config.sampler.attached else None
+    if board is not None:
+        stack.enter_context(published(run / QUEUE, joining(queue.info, config, folder, board)))
+    loop = _make_loop(config, run, folder, source, reward, queue.info, board, stop, stack)
     check_prompts(source.known_prompts(), _template(config, folder), loop.rollout.positions, config.sampler.max_tokens)
     checkpoints = Checkpoints(run / CHECKPOINTS, kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, loop.trainer)
@@ -103,7 +111,20 @@ def assemble(
     parameters, trainable = loop.trainer.sizes
     size = model_size(config, parameters=parameters, trainable=trainable)
     plan = plan_lines(config, model=size, run_folder=str(run.path))
+    if board is not None:
+        plan.append(("samplers", f"twinkle-sampler queue.info={run / QUEUE}"))
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)
+
+
+def _open_board(config: TrainConfig, run: RunFolder, stack: ExitStack) -> WeightBoard:
+    """Where samplers outside the run find its weights: as far as its queue reaches."""
+    if config.infra.mode == "ray" and config.queue.storage != "shm":
+        from twinkle.loop.weight_actor import weights_on_ray
+
+        return stack.enter_context(weights_on_ray())
+    board = WeightFile(run / WEIGHTS)
+    stack.callback(board.close)
+    return board
 
 
 def _template(config: TrainConfig, folder: Path) -> Template:
@@ -127,12 +148,21 @@ def _make_loop(
     source: PromptSource,
     reward: Reward,
     queue: dict[str, Any],
+    board: WeightBoard | None,
     stop: StopSignals,
     stack: ExitStack,
 ) -> SyncLoop:
     loop, client = config.loop, TimedClient("feeder", queue)
     stack.callback(client.close)
-    rollout, rewards, trainer = _make_workers(config, folder, source, reward, queue, stack)
+    rewards, trainer = _make_workers(config, folder, reward, queue, stack)
+    rollout: Samplers
+    if board is None:
+        rollout = _make_rollout(config, folder, source, queue)
+    else:
+        rollout = AttachedSamplers(
+            TimedClient("waiting", queue), board, loop, config.queue, positions_of(folder), run / QUEUE
+        )
+    stack.callback(rollout.close)
     usual = TOLERANCE.get(config.model.dtype, TOLERANCE_OF_NARROW_TYPES)
     tolerance = usual if loop.logp_tolerance is None else loop.logp_tolerance
     return SyncLoop(
@@ -149,27 +179,27 @@ def _make_loop(
     )
 
 
-def _make_workers(
-    config: TrainConfig,
-    folder: Path,
-    source: PromptSource,
-    reward: Reward,
-    queue: dict[str, Any],
-    stack: ExitStack,
-) -> tuple[RolloutReplica, RewardWorker, TrainerRank]:
-    """In this process, or on the device groups of TrainConfig.device_groups."""
-    mesh, ray = config.mesh, config.infra.mode == "ray"
+def _make_rollout(config: TrainConfig, folder: Path, source: PromptSource, queue: dict[str, Any]) -> RolloutReplica:
+    """In this process, or on the device group ``sampler``."""
+    mesh, probe_prompt = config.mesh, source.held_out()[0].prompt
     samplers = DeviceMesh.from_sizes(dp_size=mesh.sampler_dp, tp_size=mesh.sampler_tp, pp_size=mesh.sampler_pp)
-    group = {name: name if ray else None for name in ("sampler", "trainer")}
-    probe_prompt = source.held_out()[0].prompt
+    return RolloutReplica(config, folder, queue, probe_prompt, samplers, _group(config, "sampler"))
+
+
+def _make_workers(
+    config: TrainConfig, folder: Path, reward: Reward, queue: dict[str, Any], stack: ExitStack
+) -> tuple[RewardWorker, TrainerRank]:
+    """In this process, or on the device groups of TrainConfig.device_groups."""
     rewards: RewardWorker
-    if mesh.reward_ranks:
+    if config.mesh.reward_ranks:
         rewards = RewardRank(config, queue, remote_group="reward")
     else:
         rewards = RewardWorker(TimedClient("reward", queue), reward, config.queue)
     stack.callback(rewards.close)
-    rollout = RolloutReplica(config, folder, queue, probe_prompt, samplers, group["sampler"])
-    stack.callback(rollout.close)
-    trainer = TrainerRank(config, folder, queue, remote_group=group["trainer"])
+    trainer = TrainerRank(config, folder, queue, remote_group=_group(config, "trainer"))
     stack.callback(trainer.close)
-    return rollout, rewards, trainer
+    return rewards, trainer
+
+
+def _group(config: TrainConfig, name: str) -> str | None:
+    return name if config.infra.mode == "ray" else None

@@ -28,6 +28,15 @@ def base_model(config: ModelConfig, run: Path, settings: hub.HubConfig) -> Path:
     return folder
 
 
+def positions_of(folder: Path) -> int | None:
+    """Most tokens that the model in the folder reads; None when there is no bound."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config(decoder=True)
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    return positions
+
+
 def base_model_here(config: ModelConfig, folder: Path, settings: hub.HubConfig) -> Path:
     """The ``folder`` that `base_model` gave; on another machine, where it is not, the same model in a folder there.
 

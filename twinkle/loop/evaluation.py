@@ -6,7 +6,7 @@ from typing import Any
 
 from twinkle.data.base import PromptRow, prompt_text
 from twinkle.loop.records import JsonLines, read_rows
-from twinkle.loop.rollout import RolloutWorker, evaluate
+from twinkle.loop.rollout import Samplers, evaluate
 from twinkle.rl.reward import Reward
 
 SAMPLES_KEPT = 32
@@ -18,14 +18,14 @@ class Evaluation:
     differ between two evaluations.
 
     Args:
-        worker: its policy is what is evaluated, at the training temperature.
+        samplers: their policy is what is evaluated, at the training temperature.
         rows: the held-out prompts.
         path: the file of results; those after ``keep_through_step`` are cut off.
     """
 
     def __init__(
         self,
-        worker: RolloutWorker,
+        samplers: Samplers,
         reward: Reward,
         rows: Sequence[PromptRow],
         path: Path,
@@ -33,7 +33,7 @@ class Evaluation:
         *,
         keep_through_step: int,
     ):
-        self.worker, self.reward, self.rows, self.seed = worker, reward, rows, seed + SEED_OFFSET
+        self.samplers, self.reward, self.rows, self.seed = samplers, reward, rows, seed + SEED_OFFSET
         self.lines = JsonLines(path, keep_through_step=keep_through_step)
 
     def run(self, step: int) -> dict[str, Any]:
@@ -41,12 +41,11 @@ class Evaluation:
         for known in read_rows(self.lines.path):
             if known["step"] == step:
                 return known
-        pairs = evaluate(self.worker, self.rows, self.seed)
-        texts = [sequence.text for _, sequence in pairs]
-        rewards = self.reward.score([row.prompt for row, _ in pairs], texts, [row.answer for row, _ in pairs])
+        texts = evaluate(self.samplers, self.rows, self.seed)
+        rewards = self.reward.score([row.prompt for row in self.rows], texts, [row.answer for row in self.rows])
         samples = [
             {"prompt": prompt_text(row.prompt), "answer": row.answer, "response": text, "reward": reward}
-            for (row, _), text, reward in zip(pairs, texts, rewards, strict=True)
+            for row, text, reward in zip(self.rows, texts, rewards, strict=True)
         ]
         result = {
             "step": step,

@@ -1,6 +1,6 @@
 """What a run holds on Ray: a connection, device groups for its workers, and the queue's controller as an actor."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -9,8 +9,8 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 import twinkle
 from transfer_queue import TransferQueueController
-from twinkle.config import TrainConfig
 from twinkle.errors import ConfigError, RunError
+from twinkle.infra import DeviceGroup
 
 QUEUE_S = 60.0
 FOR_MANY = ("ray", "memory")
@@ -18,28 +18,37 @@ FOR_MANY = ("ray", "memory")
 
 
 @contextmanager
-def connected(config: TrainConfig) -> Iterator[None]:
+def connected(*, address: str | None, timeout_s: float) -> Iterator[None]:
     """This process is connected to Ray while the block runs; a Ray that it had to start ends with it."""
-    twinkle.initialize("ray", address=config.infra.address, timeout_s=config.infra.timeout_s)
+    twinkle.initialize("ray", address=address, timeout_s=timeout_s)
     try:
         yield
     finally:
         twinkle.initialize("local")
 
 
-def set_apart(config: TrainConfig) -> None:
-    """Set the ranks of the run's device groups apart, as long as the connection lasts.
+def set_apart(groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float) -> None:
+    """Set the ranks of device groups apart, as long as the connection lasts; ``storage`` is the queue's.
 
     Raises:
-        ConfigError: the cluster has not got the ranks, or has several machines and a queue of one.
+        ConfigError: the cluster has not got the ranks, or has several machines and a queue whose ``storage`` is of one.
     """
-    twinkle.initialize("ray", config.device_groups(), address=config.infra.address, timeout_s=config.infra.timeout_s)
+    twinkle.initialize("ray", groups, address=address, timeout_s=timeout_s)
     nodes = sum(node["Alive"] for node in ray.nodes())
-    if nodes > 1 and config.queue.storage not in FOR_MANY:
+    if nodes > 1 and storage not in FOR_MANY:
         raise ConfigError(
-            f"the Ray cluster has {nodes} machines, but queue.storage={config.queue.storage} is for one: set "
-            "queue.storage=ray."
+            f"the Ray cluster has {nodes} machines, but queue.storage={storage} is for one: set queue.storage=ray."
         )
+
+
+@contextmanager
+def groups_on_ray(
+    groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float
+) -> Iterator[None]:
+    """`connected`, with the device groups `set_apart`, while the block runs."""
+    with connected(address, timeout_s):
+        set_apart(groups, storage, address, timeout_s)
+        yield
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """The workers of a run, made from its configuration: in this process, or one on each rank of a device group."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from transfer_queue import TransferQueueClient
+from twinkle.attach_config import AttachConfig
 from twinkle.config import TrainConfig
 from twinkle.data.base import Prompt
 from twinkle.data_format import SamplingParams
@@ -15,10 +18,13 @@ from twinkle.infra import DeviceMesh, current_rank, current_runtime, remote_clas
 from twinkle.loop.base_model import base_model_here
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.rollout import RolloutWorker
+from twinkle.loop.serving import RolloutServer
 from twinkle.loop.trainer import Trainer
+from twinkle.loop.weight_board import board_at
 from twinkle.loop.weight_sync import PolicySampler
 from twinkle.model.data_parallel import DataParallel
 from twinkle.model.policy import Policy
+from twinkle.sampler.base import Sampler
 from twinkle.sampler.build import make_sampler
 from twinkle.sampler.config import SamplerConfig
 
@@ -44,15 +50,11 @@ class RolloutReplica(RolloutWorker):
         device_mesh: DeviceMesh | None = None,
         remote_group: str | None = None,
     ):
-        prepare_process(config)
-        sampler = make_sampler(
-            config.sampler, config.model, base_model_here(config.model, folder, config.hub), device_mesh, remote_group
-        )
-        sampler.set_template(config.template.name, **config.template.arguments())
+        sampler = _sampler(config, folder, device_mesh, remote_group)
         super().__init__(
             client=TimedClient(f"rollout-{current_rank().data_rank}", queue),
             policy=PolicySampler(sampler),
-            params=sampling_params(config.sampler, sampler.template.turn_end_ids),
+            params=sampling_params(config.sampler),
             samples_per_prompt=config.loop.samples_per_prompt,
             queue=config.queue,
             probe_prompt=probe_prompt,
@@ -62,6 +64,31 @@ class RolloutReplica(RolloutWorker):
         """End the sampler, and leave the queue."""
         self.policy.sampler.close()
         self.client.close()
+
+
+@remote_class(actors="replica")
+class ServingReplica(RolloutServer):
+    """A server of prompts with a sampler of its own; ``board`` is the address of the weights, None: the model's own."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        folder: Path,
+        queue: Mapping[str, Any],
+        board: Mapping[str, str] | None,
+        attach: AttachConfig,
+        device_mesh: DeviceMesh | None = None,
+        remote_group: str | None = None,
+    ):
+        sampler = _sampler(config, folder, device_mesh, remote_group)
+        super().__init__(
+            client=TransferQueueClient(f"sampler-{os.getpid()}-{current_rank().data_rank}", queue),
+            policy=PolicySampler(sampler),
+            params=sampling_params(config.sampler),
+            samples_per_prompt=config.loop.samples_per_prompt,
+            board=None if board is None else board_at(board),
+            attach=attach,
+        )
 
 
 @remote_class
@@ -102,14 +129,21 @@ class TrainerRank(Trainer):
             self._parallel.close()
 
 
-def sampling_params(config: SamplerConfig, turn_end_ids: Sequence[int] = ()) -> SamplingParams:
-    """What the rollout asks of its sampler; the seed comes with each prompt. Responses stop at ``turn_end_ids`` too,
-    unless the model's EOS is ignored."""
-    stop_token_ids = [*config.stop_token_ids, *([] if config.ignore_eos else turn_end_ids)]
+def sampling_params(config: SamplerConfig) -> SamplingParams:
+    """What the rollout asks of its sampler; the seed comes with each prompt."""
     return SamplingParams(
         max_tokens=config.max_tokens,
         temperature=config.temperature,
         stop=list(config.stop) or None,
-        stop_token_ids=stop_token_ids or None,
+        stop_token_ids=list(config.stop_token_ids) or None,
         ignore_eos=config.ignore_eos,
     )
+
+
+def _sampler(config: TrainConfig, folder: Path, mesh: DeviceMesh | None, remote_group: str | None) -> Sampler:
+    prepare_process(config)
+    sampler = make_sampler(
+        config.sampler, config.model, base_model_here(config.model, folder, config.hub), mesh, remote_group
+    )
+    sampler.set_template(config.template.name, **config.template.arguments())
+    return sampler

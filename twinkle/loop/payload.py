@@ -129,13 +129,33 @@ class WeightPayload:
                 f"{sent.get(odd)} and arrived as {arrived.get(odd)}; nothing was loaded."
             )
 
-    def __reduce__(self) -> Any:
+    def packed(self) -> "Packed":
+        """What it is made of, as it travels: plain data, and the bytes of all tensors as one buffer."""
         shapes, buffer = self.__dict__.get("_packed") or _packed(self.tensors)
-        rest = (self.version, self.adapter_config, dict(self.digests), self.hash_seconds)
-        return _unpickled, (type(self), rest, shapes, buffer)
+        return (self.version, self.adapter_config, dict(self.digests), self.hash_seconds), shapes, buffer
+
+    @classmethod
+    def unpacked(cls, rest: "Rest", shapes: "Shapes", buffer: "np.ndarray[Any, Any]") -> Self:
+        """A payload whose tensors are views of the buffer; sent on, the buffer goes as it is."""
+        # torch warns of read-only memory, and would refuse it one day; through ctypes it neither asks nor copies.
+        memory = (ctypes.c_uint8 * len(buffer)).from_address(buffer.ctypes.data)
+        whole, tensors, at = torch.frombuffer(memory, dtype=torch.uint8), {}, 0
+        for name, dtype, shape in shapes:
+            size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            tensors[name] = whole[at : at + size].view(dtype).view(shape)
+            at += _padded(size)
+        version, adapter_config, digests, hash_seconds = rest
+        payload = cls(version, tensors, adapter_config, digests, hash_seconds)
+        payload.__dict__["_packed"] = (shapes, buffer)  # which also keeps the buffer alive
+        return payload
+
+    def __reduce__(self) -> Any:
+        return type(self).unpacked, self.packed()
 
 
+Rest = tuple[Version, Mapping[str, Any] | None, dict[str, str], float]
 Shapes = list[tuple[str, torch.dtype, tuple[int, ...]]]
+Packed = tuple[Rest, Shapes, "np.ndarray[Any, Any]"]
 
 
 def _packed(tensors: Mapping[str, Tensor]) -> tuple[Shapes, "np.ndarray[Any, Any]"]:
@@ -151,20 +171,3 @@ def _packed(tensors: Mapping[str, Tensor]) -> tuple[Shapes, "np.ndarray[Any, Any
 
 def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _unpickled(
-    cls: type[WeightPayload], rest: tuple[Any, ...], shapes: Shapes, buffer: "np.ndarray[Any, Any]"
-) -> WeightPayload:
-    """A payload whose tensors are views of the buffer; sent on, the buffer goes as it is."""
-    # torch warns of read-only memory, and would refuse it one day; through ctypes it neither asks nor copies.
-    memory = (ctypes.c_uint8 * len(buffer)).from_address(buffer.ctypes.data)
-    whole, tensors, at = torch.frombuffer(memory, dtype=torch.uint8), {}, 0
-    for name, dtype, shape in shapes:
-        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        tensors[name] = whole[at : at + size].view(dtype).view(shape)
-        at += _padded(size)
-    version, adapter_config, digests, hash_seconds = rest
-    payload = cls(version, tensors, adapter_config, digests, hash_seconds)
-    payload.__dict__["_packed"] = (shapes, buffer)  # which also keeps the buffer alive
-    return payload

@@ -29,7 +29,8 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
 
 def _ranks(config: TrainConfig) -> str:
     mesh = config.mesh
-    words = f"{mesh.trainer_dp} trainer rank(s), {mesh.sampler_dp} sampler(s)"
+    words = f"{mesh.trainer_dp} trainer rank(s), "
+    words += "samplers that attach" if config.sampler.attached else f"{mesh.sampler_dp} sampler(s)"
     words += f" of {mesh.sampler_tp * mesh.sampler_pp} devices" if mesh.sampler_tp * mesh.sampler_pp > 1 else ""
     return words + (f", {mesh.reward_ranks} reward rank(s), on Ray" if config.infra.mode == "ray" else "")
 

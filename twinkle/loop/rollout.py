@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,19 +13,40 @@ from twinkle.errors import WeightSyncError
 from twinkle.infra import remote_function
 from twinkle.loop.config import QueueConfig
 from twinkle.loop.payload import WeightPayload
+from twinkle.loop.prompt_rows import PROMPT_FIELDS, Answer, prompt_runs, response_fields
 from twinkle.loop.queue_time import TimedClient
 from twinkle.loop.sharing import shared_out
-from twinkle.loop.weight_sync import Arrival, PolicySampler, Probe
+from twinkle.loop.weight_sync import Arrival, PolicySampler, Probe, Receivers
 
 PROBE_TOKENS = 2
 """One from the prompt's forward pass, one from the cache of keys and values."""
 PROBE_SEED = 0x70726F6265
-PROMPT_FIELDS = ["prompt", "sample_id", "seed"]
 
 
 def prompt_seed(run_seed: int, index: int) -> int:
     """The seed of the run's ``index``-th prompt: keyed by what is sampled, never by when or where."""
     return int(np.random.SeedSequence([run_seed, index]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class Samplers(Receivers, Protocol):
+    """What the loop knows of the samplers, whether it started them or not."""
+
+    def work(self, step: int, prompts: int) -> None:
+        """Return when the rows of ``prompts`` prompts of partition ``step`` have responses."""
+
+    def answer(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
+        """The text of one response to each prompt."""
+
+    @property
+    def queue_seconds(self) -> float:
+        """Wall time inside calls of the queue so far."""
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that prompt and response may have together; None when there is no bound."""
+
+    def close(self) -> None:
+        """Give back what is held."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +90,9 @@ class RolloutWorker:
     queue: QueueConfig
     probe_prompt: Prompt
 
-    @remote_function(dispatch=shared_out, collect="sum")
-    def work(self, step: int, prompts: int) -> int:
-        """Serve the rows of ``prompts`` prompts of partition ``step``; returns how many tokens were sampled."""
+    @remote_function(dispatch=shared_out, collect=lambda results, offsets: None)
+    def work(self, step: int, prompts: int) -> None:
+        """Serve the rows of ``prompts`` prompts of partition ``step``."""
         meta, data = self.client.get(
             PROMPT_FIELDS,
             batch_size=prompts * self.samples_per_prompt,
@@ -82,19 +103,25 @@ class RolloutWorker:
             timeout_s=self.queue.timeout_s,
             plain=True,
         )
-        order = np.argsort(data["sample_id"].numpy(), kind="stable")
-        firsts = order[:: self.samples_per_prompt]
-        texts, seeds = list(data["prompt"]), data["seed"].tolist()
-        features = self._encoded([texts[i] for i in firsts])
-        sequences = self._sampled(features, [seeds[i] for i in firsts], self.samples_per_prompt)
-        prompt_ids = [list(feature["input_ids"]) for feature in features]
-        self.client.put(self._fields(sequences, prompt_ids, order), metadata=meta, ack=True)
-        return sum(len(sequence.tokens) for sequence in sequences)
+        n, runs = self.samples_per_prompt, prompt_runs(data)
+        features = self._encoded([run.prompt for run in runs])
+        sequences = self._sampled(features, [run.seed for run in runs], n)
+        answers = {
+            row: Answer(sequences[i * n + j], features[i]["input_ids"])
+            for i, run in enumerate(runs)
+            for j, row in enumerate(run.rows)
+        }
+        if self.policy.version is None:
+            raise WeightSyncError("A rollout worker was asked to sample before it received any weights: publish first.")
+        fields = response_fields(
+            [answers[row] for row in range(len(meta))], self.policy.version, self.policy.fingerprint
+        )
+        self.client.put(fields, metadata=meta, ack=True)
 
     @remote_function(dispatch="slice_dp", sliced=("prompts", "seeds"))
-    def answer(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[SampledSequence]:
+    def answer(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> list[str]:
         """One response to each prompt; not through the queue, because nothing trains on it."""
-        return self._sampled(self._encoded(prompts), seeds, 1)
+        return [sequence.text for sequence in self._sampled(self._encoded(prompts), seeds, 1)]
 
     @remote_function(collect="flatten")
     def receive(self, payload: WeightPayload) -> list[Arrival]:
@@ -133,34 +160,7 @@ class RolloutWorker:
         response = self.policy.sampler.sample(features, params, self.policy.adapter_name, num_samples=num_samples)
         return list(response.sequences)
 
-    def _fields(
-        self, sequences: list[SampledSequence], prompt_ids: list[list[int]], order: np.ndarray[Any, Any]
-    ) -> dict[str, Any]:
-        """The fields in the order of the rows that were fetched; ``order[k]`` is the row of sequence k."""
-        version = self.policy.version
-        if version is None:
-            raise WeightSyncError("A rollout worker was asked to sample before it received any weights: publish first.")
-        place = np.argsort(order)
-        rows = [sequences[k] for k in place]
-        return {
-            "prompt_ids": _column([prompt_ids[k // self.samples_per_prompt] for k in place]),
-            "response_ids": _column([row.tokens for row in rows]),
-            "response": [row.text for row in rows],
-            "stop_reason": [row.stop_reason for row in rows],
-            "sampler_logprobs": _column([row.sampler_logprobs for row in rows]),
-            "version": torch.tensor([version] * len(rows)),
-            "fingerprint": [self.policy.fingerprint] * len(rows),
-        }
 
-
-def _column(rows: Sequence[Sequence[float]]) -> torch.Tensor | list[torch.Tensor]:
-    """Rows of numbers as one tensor where they are equally long, else as one tensor each."""
-    if len({len(row) for row in rows}) == 1:
-        return torch.tensor(rows)
-    return [torch.tensor(row) for row in rows]
-
-
-def evaluate(worker: RolloutWorker, rows: Sequence[PromptRow], seed: int) -> list[tuple[PromptRow, SampledSequence]]:
+def evaluate(samplers: Samplers, rows: Sequence[PromptRow], seed: int) -> list[str]:
     """One response for each held-out prompt, at the training temperature, with seeds of its own."""
-    sequences = worker.answer([row.prompt for row in rows], [prompt_seed(seed, i) for i in range(len(rows))])
-    return list(zip(rows, sequences, strict=True))
+    return samplers.answer([row.prompt for row in rows], [prompt_seed(seed, i) for i in range(len(rows))])

@@ -17,6 +17,7 @@ from twinkle.errors import ConfigError, RunError, RunInUseError
 STARTED = "run.json"
 RESULT = "result.json"
 QUEUE = "queue.json"
+WEIGHTS = "weights"
 CHECKPOINTS = "checkpoints"
 LOCK = ".lock"
 
@@ -27,7 +28,7 @@ class RunFolder:
     Holds ``run.json`` (what a run must share to continue it, lineage), ``config.yaml``, ``metrics.jsonl``,
     ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``,
     ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished. While it runs,
-    ``queue.json`` says where its queue is.
+    ``queue.json`` says where its queue is, and ``weights`` are the newest for samplers that it did not start.
     """
 
     def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False):

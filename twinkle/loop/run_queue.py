@@ -36,10 +36,11 @@ def open_queue(config: TrainConfig, run: RunFolder, stop: StopSignals, stack: Ex
     else:
         from twinkle.loop.on_ray import connected, queue_on_ray
 
-        stack.enter_context(connected(config))
+        stack.enter_context(connected(address=config.infra.address, timeout_s=config.infra.timeout_s))
         stop.take()  # Ray has put a handler of its own in the place of ours
         info = stack.enter_context(queue_on_ray(options))
-    stack.enter_context(published(run / QUEUE, info))
+    if not config.sampler.attached:  # whose samplers are told of the queue when the model is there
+        stack.enter_context(published(run / QUEUE, info))
     registry, progress = CollectorRegistry(), Progress()
     progress.update(attempt=run.lineage + 1, lineage=run.lineage)
     if config.metrics.port:

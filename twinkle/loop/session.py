@@ -185,10 +185,11 @@ class Session:
             self._sync_records()
             self._save(self.boundary)
             report = self._report()
+        resume = "auto" if self.run.exact else self.run.path
         self.console.print(
             f"\nStopped by {reason} after step {self.boundary.step} of {self.config.loop.steps}; "
             f"all up to there is saved.\n"
-            f"  report    {report}\n  continue  {self.command} run.resume={self.run.path}",
+            f"  report    {report}\n  continue  {self.command} run.resume={resume}",
             markup=False,
             soft_wrap=True,
         )

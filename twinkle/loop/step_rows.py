@@ -41,11 +41,21 @@ class StepRows:
         self.samples = [sample for each in slices for sample in each.samples]
         self._rewards_B = torch.tensor([row.reward for row in self.rows])
 
-    def check(self, published: PublishedVersions, tolerance: float) -> None:
-        """Raise WeightSyncError for a row of weights that were never published, or whose log-probs are not those of the
-        weights that it names."""
+    @property
+    def tokens(self) -> int:
+        """Tokens of all responses."""
+        return sum(row.response_length for row in self.rows)
+
+    def check(self, published: PublishedVersions, tolerance: float, newest: Version) -> None:
+        """Raise WeightSyncError for a row of weights that were never published or are not the ``newest``, or whose
+        log-probs are not those of the weights that it names."""
         for row in self.rows:
             published.check(row.version, row.fingerprint, sample_id=row.sample_id)
+            if row.version != newest:
+                raise WeightSyncError(
+                    f"Sample {row.sample_id} was made by version {row.version}, but this step trains on samples of "
+                    f"{newest} alone: its sampler missed a weight sync."
+                )
         worst = max(self.rows, key=lambda row: badness(row.logp_gap))
         if not worst.logp_gap <= tolerance:
             raise WeightSyncError(
@@ -65,7 +75,7 @@ class StepRows:
         return {
             "reward_mean": float(self._rewards_B.mean()),
             "reward_std": float(self._rewards_B.std(correction=0)),
-            "response_length_mean": sum(row.response_length for row in self.rows) / len(self.rows),
+            "response_length_mean": self.tokens / len(self.rows),
             "staleness_max": max(step - 1 - row.version.step for row in self.rows),
             "logp_diff_max": max(row.logp_gap for row in self.rows),
         }

@@ -9,7 +9,7 @@ from typing import Any
 from twinkle.loop.checkpoint import Boundary
 from twinkle.loop.payload import Version
 from twinkle.loop.reward_worker import RewardWorker
-from twinkle.loop.rollout import PromptFeeder, RolloutWorker
+from twinkle.loop.rollout import PromptFeeder, Samplers
 from twinkle.loop.step_rows import StepRows
 from twinkle.loop.stop import StopSignals
 from twinkle.loop.trainer import Trainer
@@ -46,7 +46,7 @@ class SyncLoop:
     """
 
     feeder: PromptFeeder
-    rollout: RolloutWorker
+    rollout: Samplers
     reward: RewardWorker
     trainer: Trainer
     sync: WeightSync
@@ -67,10 +67,10 @@ class SyncLoop:
         began, step, n = time.perf_counter(), boundary.step + 1, self.feeder.samples_per_prompt
         count = self.prompts_per_step * n
         cursor = self.feeder.feed(step, boundary.cursor, self.prompts_per_step)
-        tokens = self.rollout.work(step, self.prompts_per_step)
+        self.rollout.work(step, self.prompts_per_step)
         self.reward.work(step, count)
         rows = StepRows(self.trainer.prepare(step, count))
-        rows.check(self.sync.published, self.sync.tolerance)
+        rows.check(self.sync.published, self.sync.tolerance, Version(self.lineage, boundary.step))
         self.trainer.compute(rows.advantages(self.algo, n, seed=self.seed, step=step))
         with self._changing():
             stats = vars(self.trainer.update())
@@ -81,12 +81,12 @@ class SyncLoop:
                 **rows.figures(step),
                 **{name: value for name, value in stats.items() if name != "tokens"},
                 **asdict(synced),
-                "tokens_per_s": tokens / seconds,
+                "tokens_per_s": rows.tokens / seconds,
                 "seconds": seconds,
                 "queue_seconds": self._queue_seconds(),
                 "version": str(Version(self.lineage, step)),
             }
-            done = StepDone(Boundary.now(step, cursor), row, tokens, rows.samples)
+            done = StepDone(Boundary.now(step, cursor), row, rows.tokens, rows.samples)
             finish(done)
         return done
 

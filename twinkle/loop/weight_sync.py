@@ -30,13 +30,14 @@ class Probe:
 
 
 class Receivers(Protocol):
-    """The samplers that hold the policy: one object, or one on a device group that stands for all its replicas."""
+    """The samplers that hold the policy: one object, one on a device group that stands for all its replicas, or a board
+    that samplers look at by themselves."""
 
     def receive(self, payload: WeightPayload) -> list[Arrival]:
-        """Check the payload, then load it, at every replica."""
+        """Check the payload, then load it, at every replica; none arrives at once where samplers fetch it."""
 
     def probe(self) -> list[Probe]:
-        """The answer of every replica to the probe prompt."""
+        """The answer of every replica to the probe prompt; none where they are asked by nobody."""
 
 
 class WeightSource(Protocol):
@@ -56,7 +57,7 @@ class SyncFigures:
     Attributes:
         sync_seconds: from the trainer's weights to the last sampler that holds them.
         sync_hash_seconds: the part of it that digests took, at the sender and at the slowest receiver.
-        probe_seconds: time for the probe, after the sync; 0 without one.
+        probe_seconds: time for the probe, after the sync.
         probe_gap: largest difference of a log-prob of the probe, in nats; None without one.
     """
 
@@ -153,11 +154,14 @@ class WeightSync:
         synced = time.perf_counter()
         due = self.probe_every > 0 and version.step % self.probe_every == 0
         gap = self._probe(version) if due else None
-        hashed = payload.hash_seconds + max(arrival.hash_seconds for arrival in arrivals)
+        hashed = payload.hash_seconds + max((arrival.hash_seconds for arrival in arrivals), default=0.0)
         return SyncFigures(synced - began, hashed, time.perf_counter() - synced, gap)
 
-    def _probe(self, version: Version) -> float:
-        gaps = self.source.probe_gaps(self.receivers.probe())
+    def _probe(self, version: Version) -> float | None:
+        probes = self.receivers.probe()
+        if not probes:
+            return None
+        gaps = self.source.probe_gaps(probes)
         worst = max(range(len(gaps)), key=lambda index: badness(gaps[index]))
         if not gaps[worst] <= self.tolerance:
             raise WeightSyncError(

@@ -7,7 +7,7 @@ fraction_correct and even_fraction; any other is named by its import path, ``mod
 import importlib
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsFloat
@@ -52,8 +52,8 @@ class Reward:
     function: Callable[[str, str, str], object]
 
     def score(self, prompts: Sequence[Any], responses: Sequence[str], answers: Sequence[str]) -> list[float]:
-        """One finite number for each sample, in order. A prompt of chat messages is handed on as their contents, one
-        a line.
+        """One finite number for each sample, in order. A prompt of chat messages, with tools or without, is handed on
+        as their contents, one a line.
 
         Raises:
             RewardError: the function raised (the cause is chained) or returned something else; it never becomes a 0.
@@ -61,7 +61,8 @@ class Reward:
         return [self._one(*sample) for sample in zip(prompts, responses, answers, strict=True)]
 
     def _one(self, prompt: Any, response: str, answer: str) -> float:
-        text = prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
+        messages = prompt["messages"] if isinstance(prompt, Mapping) else prompt
+        text = prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in messages)
         try:
             value = self.function(text, response, answer)
             number = float(value) if isinstance(value, SupportsFloat) else math.nan

@@ -90,6 +90,7 @@ def _for_inference(source: Mapping[str, Any] | LoraConfig) -> LoraConfig:
     if kind != "LORA":
         raise AdapterError(f"the adapter is of kind {kind!r}; this sampler takes LoRA adapters only")
     _refuse_unsupported(fields)
+    _refuse_no_numbers(fields)
     fields |= {"inference_mode": True, "init_lora_weights": True, "lora_dropout": 0.0}
     try:
         return LoraConfig(**fields)
@@ -108,6 +109,14 @@ def _refuse_unsupported(fields: Mapping[str, Any]) -> None:
     for name in ("layer_replication", "alora_invocation_tokens"):
         if fields.get(name):
             raise AdapterError(f"{name}={fields[name]!r} is not supported by this sampler")
+
+
+def _refuse_no_numbers(fields: Mapping[str, Any]) -> None:
+    """peft looks at these when it makes layers, half of which are there when it fails."""
+    for name, kinds in (("r", int), ("lora_alpha", int | float)):
+        value = fields.get(name, 8)
+        if isinstance(value, bool) or not isinstance(value, kinds) or not value > 0:
+            raise AdapterError(f"the adapter's configuration has {name}={value!r}; it must be a number above 0")
 
 
 def check_arguments(adapter_name: object, unknown: Mapping[str, Any]) -> None:

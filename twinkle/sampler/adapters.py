@@ -164,7 +164,7 @@ class Adapters:
                     self._peft = PeftModel(self._module, config, adapter_name=inner_name)
                 else:
                     self._peft.add_adapter(inner_name, config)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise AdapterError(f"adapter {name!r} does not fit this model: {error}") from error
         self._created += 1
         self._peft.eval()

@@ -28,7 +28,7 @@ def joined(responses: Sequence[SampleResponse], offsets: Sequence[int]) -> Sampl
 
 
 class Sampler(ABC):
-    """Samples responses to prompts. ``tokenizer`` is the model's, ``template`` turns conversations into token ids.
+    """Samples responses to prompts.
 
     Every method may be called from several threads at once: calls of ``sample`` and ``stream`` share one running batch.
     Weights and adapters are replaced between calls, never within a response. A call that fails, whatever its error,
@@ -39,8 +39,21 @@ class Sampler(ABC):
     """
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer = tokenizer
-        self.template: Template = make_template("auto", tokenizer)
+        self._template: Template = make_template("auto", tokenizer)
+        self._tokenizer = tokenizer
+
+    @property
+    @remote_function(urgent=True)
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers; from a device group comes a copy at each call, so keep it."""
+        return self._tokenizer
+
+    @property
+    @remote_function(urgent=True)
+    def template(self) -> Template:
+        """What makes token ids of conversations, and text of responses; from a device group comes a copy at each call,
+        which encodes as the replicas do."""
+        return self._template
 
     @abstractmethod
     @remote_function(dispatch="slice_dp", collect=joined, sliced=PER_PROMPT)
@@ -124,7 +137,7 @@ class Sampler(ABC):
     @remote_function
     def set_template(self, template_cls: Template | type[Template] | str, **kwargs: Any) -> None:
         """Use another template: an instance, a class, or a name (auto, chat, plain); ``kwargs`` go to the class."""
-        self.template = make_template(template_cls, self.tokenizer, **kwargs)
+        self._template = make_template(template_cls, self._tokenizer, **kwargs)
 
     @remote_function
     def sleep(self) -> None:

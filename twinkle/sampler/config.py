@@ -15,6 +15,8 @@ class SamplerConfig:
 
     Attributes:
         engine: ``torch``, plain PyTorch over any Hugging Face causal model, or ``vllm``.
+        attached: the run starts no sampler; programs ``twinkle-sampler`` outside it answer its prompts, with these
+            settings.
         engine_args: arguments of vLLM's engine, by their names there: ``sampler.engine_args.max_model_len=2048``.
         max_tokens: longest response, in tokens.
         temperature: > 0; sampling needs a distribution to differentiate.
@@ -24,6 +26,7 @@ class SamplerConfig:
     """
 
     engine: str = "torch"
+    attached: bool = False
     engine_args: dict[str, Any] = field(default_factory=dict)
     max_tokens: int = 64
     temperature: float = 1.0

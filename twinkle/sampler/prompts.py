@@ -5,17 +5,19 @@ from typing import Any, cast
 
 from twinkle.data_format import SamplingParams
 from twinkle.errors import ConfigError, DataError
+from twinkle.infra.rank import first_item
 from twinkle.sampler.base import Inputs
 from twinkle.template import Template
 from twinkle.template.base import IGNORED_LABEL
 
 
 def prompt_ids(inputs: Inputs, template: Template) -> list[list[int]]:
-    """Token ids of each input; one input alone counts as a list of one. Inputs are read, never changed."""
+    """Token ids of each input; one input alone counts as a list of one. Inputs are read, never changed. Errors name the
+    index in the list of the caller, of which a replica has a part."""
     listed = [inputs] if isinstance(inputs, Mapping) else inputs
     if not _is_list(listed) or len(listed) == 0:
         raise DataError(f"inputs is {inputs!r}; it must be a trajectory, an input feature, or a list of at least one")
-    return [_ids(index, item, template) for index, item in enumerate(listed)]
+    return [_ids(index, item, template) for index, item in enumerate(listed, first_item())]
 
 
 def params_per_prompt(
@@ -29,7 +31,7 @@ def params_per_prompt(
     params = list(sampling_params)
     if len(params) != prompts:
         raise ConfigError(f"sampling_params has {len(params)} entries for {prompts} inputs; give one, or one per input")
-    for index, entry in enumerate(params):
+    for index, entry in enumerate(params, first_item()):
         _require_params(index, entry)
     return params
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from twinkle.data_format import SampledSequence, SamplingParams
 from twinkle.errors import ConfigError, DataError
+from twinkle.infra.rank import first_item
 from twinkle.sampler.base import Inputs, Params
 from twinkle.sampler.prompts import params_per_prompt, prompt_ids
 from twinkle.sampler.stopping import Endings, StopMatch
@@ -23,7 +24,7 @@ class ModelLimits:
     Attributes:
         vocab_size: token ids are 0 to vocab_size - 1.
         positions: most tokens of prompt and response together; None = no bound.
-        eos_ids: tokens that end a response unless ``ignore_eos`` is set.
+        eos_ids: tokens that end a response unless ``ignore_eos`` is set; so do those that end a turn of the template.
         special_ids: special tokens by their text: they never appear in a response's text.
     """
 
@@ -80,13 +81,14 @@ def requests_of(
     _require_samples(num_samples)
     prompts = prompt_ids(inputs, template)
     params = params_per_prompt(sampling_params, len(prompts))
+    eos_ids = limits.eos_ids | set(template.turn_end_ids)
     requests: list[Request] = []
     known: dict[int, Endings] = {}
     for index, (prompt, its_params) in enumerate(zip(prompts, params, strict=True)):
         if id(its_params) not in known:
-            known[id(its_params)] = endings = Endings.of(its_params, limits.eos_ids, limits.special_ids)
+            known[id(its_params)] = endings = Endings.of(its_params, eos_ids, limits.special_ids)
             _check_params(its_params, endings, limits)
-        _check_prompt(index, prompt, its_params, limits)
+        _check_prompt(first_item() + index, prompt, its_params, limits)
         seed = fresh_seed() if its_params.seed is None else its_params.seed
         row, endings = tuple(prompt), known[id(its_params)]
         requests += [Request(row, its_params, endings, seed, sample, index, adapter) for sample in range(num_samples)]

@@ -2,16 +2,15 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 
 from twinkle import hub
 from twinkle.choices import one_of
-from twinkle.errors import ConfigError, ModelNotFoundError, WeightSyncError
+from twinkle.errors import ConfigError, WeightSyncError
 from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
 from twinkle.model.attention import FLOAT64, GROUPED
 from twinkle.model.folder import DTYPES, read_model
@@ -20,11 +19,9 @@ from twinkle.sampler.adapters import Adapters, LoadedAdapter
 from twinkle.sampler.causal_model import CausalModel
 from twinkle.sampler.requests import ModelLimits
 from twinkle.sampler.stepped_sampler import CALLS_AT_ONCE, SteppedSampler
+from twinkle.sampler.tokenizer import load_tokenizer, require_same_vocabulary
 from twinkle.sampler.torch_engine import TorchEngine
 from twinkle.sampler.weights import FullWeights
-
-# Without any of these transformers makes up a tokenizer that knows no words.
-TOKENIZER_FILES = ("tokenizer*", "vocab*", "*.model", "*.tiktoken")
 
 
 @remote_class(actors="replica", concurrency=CALLS_AT_ONCE)
@@ -66,17 +63,13 @@ class TorchSampler(SteppedSampler):
         if max_rows < 1:
             raise ConfigError(f"max_rows is {max_rows!r}; it must be an integer >= 1")
         folder = hub.resolve(model_id)
-        tokenizer = _load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
         dtype = one_of("dtype", str(dtype), list(DTYPES))
         self._place = _device(device, remote_group)
         attention = _attention(exact_attention, self._place, dtype)
         self._module = read_model(folder, self._place, DTYPES[dtype], attention).requires_grad_(False)
         self._model = CausalModel(self._module)
-        if len(tokenizer) > self._model.vocab_size:
-            raise ConfigError(
-                f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, its model only "
-                f"{self._model.vocab_size}: they do not belong together"
-            )
+        require_same_vocabulary(tokenizer, self._model.vocab_size, folder)
         self._weights = FullWeights(self._module)
         self._adapters = Adapters(self._module)
         engine = TorchEngine(self._model, self._adapters, lambda tokens: self.template.decode(tokens), max_rows)
@@ -186,17 +179,6 @@ def _device(device: str | None, remote_group: str | None) -> torch.device:
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device is {name!r}, but this machine has no usable CUDA device; use 'cpu'")
     return chosen
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    if not any(next(folder.glob(pattern), None) for pattern in TOKENIZER_FILES):
-        raise ModelNotFoundError(f"the folder {str(folder)!r} holds no tokenizer (tokenizer.json, for instance)")
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelNotFoundError(
-            f"the folder {str(folder)!r} holds no tokenizer that can be loaded: {error}"
-        ) from error
 
 
 def _limits(model: CausalModel, tokenizer: Any) -> ModelLimits:

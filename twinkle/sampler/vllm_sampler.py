@@ -5,7 +5,6 @@ import os
 import weakref
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from twinkle.sampler.base import Inputs, Params
 from twinkle.sampler.engine_loop import Call
 from twinkle.sampler.requests import ModelLimits
 from twinkle.sampler.stepped_sampler import CALLS_AT_ONCE, SteppedSampler
-from twinkle.sampler.torch_sampler import _load_tokenizer
+from twinkle.sampler.tokenizer import load_tokenizer, require_same_vocabulary
 from twinkle.sampler.vllm.engine import ProcessEngine, Weights
 from twinkle.sampler.vllm.messages import Settings
 from twinkle.sampler.vllm.shapes import ModelShapes
@@ -68,9 +67,9 @@ class vLLMSampler(SteppedSampler):
         """
         settings = _settings(device_mesh, engine_args, max_adapters, max_lora_rank)
         folder = hub.resolve(model_id)
-        tokenizer = _load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
         self._shapes = ModelShapes(folder)
-        _require_same_vocabulary(tokenizer, self._shapes.vocab_size, folder)
+        require_same_vocabulary(tokenizer, self._shapes.vocab_size, folder)
         self._engine = ProcessEngine(Settings(str(folder), **settings))
         self._finalizer = weakref.finalize(self, self._engine.close)
         ready = self._engine.ready
@@ -210,14 +209,6 @@ def _settings(
         "max_lora_rank": max_lora_rank,
         "threads": torch.get_num_threads(),
     }
-
-
-def _require_same_vocabulary(tokenizer: Any, vocab_size: int, folder: Path) -> None:
-    if len(tokenizer) > vocab_size:
-        raise ConfigError(
-            f"the tokenizer in {str(folder)!r} has {len(tokenizer)} tokens, its model only {vocab_size}: they do not "
-            "belong together"
-        )
 
 
 def _of_mesh(mesh: DeviceMesh | None) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Templates: how the messages of a trajectory become token ids, and token ids text and tool calls."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 from twinkle.choices import one_of
@@ -114,9 +115,9 @@ class Template:
         names = None if tools is None else tool_names(tools)
         return parse_response(response, self.tokenizer, self.tool_style, names)
 
-    @property
+    @cached_property
     def turn_end_ids(self) -> tuple[int, ...]:
-        """The special token with which this template ends an assistant's turn: where a response is to stop, though the
+        """The special token with which this template ends an assistant's turn: where a sampler stops, though the
         model's EOS be another. Empty where turns end with text, or with nothing."""
         return self._encoder.turn_end_ids()
 

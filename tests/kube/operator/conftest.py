@@ -50,10 +50,11 @@ def start(proxy: Proxy, namespace: str, tmp_path: Path) -> Iterator[Start]:
     """Starts an operator for the namespace, with these further arguments; all end with the test."""
     processes: list[OperatorProcess] = []
 
-    def begin(*arguments: str) -> OperatorProcess:
+    def begin(*arguments: str, ready: bool = True) -> OperatorProcess:
         given = ("--namespace", namespace, "--inactivity", str(INACTIVITY_S), "--status-address", NOBODY, *arguments)
         processes.append(OperatorProcess(proxy.kubeconfig, tmp_path, *given))
-        return processes[-1].start().ready()
+        process = processes[-1].start()
+        return process.ready() if ready else process
 
     yield begin
     for process in processes:

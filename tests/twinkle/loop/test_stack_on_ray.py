@@ -13,10 +13,10 @@ import yaml
 
 from tests.conftest import begin_ray
 from tests.runs import configured
-from tests.twinkle.infra.ray_classes import placement_groups, until
+from tests.twinkle.infra.ray_classes import ended, placement_groups, until
 from twinkle.entrypoints.shell import exit_code
+from twinkle.loop.checkpoint import Boundary
 from twinkle.loop.records import read_rows
-from twinkle.loop.rollout import PromptFeeder
 from twinkle.loop.run_folder import checkpoints_in
 from twinkle.loop.session import train
 from twinkle.loop.stop import StopSignals
@@ -92,19 +92,20 @@ def test_each_rank_runs_in_a_pod_of_its_group(
 def test_a_lost_node_is_worth_another_attempt_which_goes_on(
     pods: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed = PromptFeeder.feed
+    do = SyncLoop.step
 
-    def fed(self: PromptFeeder, step: int, cursor: int, count: int) -> int:
-        behind = feed(self, step, cursor, count)
-        if step == 3:
+    def stepped(self: SyncLoop, boundary: Boundary, *arguments: Any) -> Any:
+        if boundary.step == 2:
+            rank: Any = self.rollout
             pods["cluster"].remove_node(pods["sampler"], allow_graceful=False)
-        return behind
+            until(lambda: ended(rank._actors.machines[0].pid))  # in the middle of a sync nothing would be whole
+        return do(self, boundary, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(PromptFeeder, "feed", fed)
+        patch.setattr(SyncLoop, "step", stepped)
         with pytest.raises(Exception, match="lost") as error:
             attempt(tmp_path / "run")
-    assert exit_code(error.value) == 75
+    assert exit_code(error.value) == 75, repr(error.value)
     assert [path.name for path in checkpoints_in(tmp_path / "run")] == ["step-000002"]
     until(lambda: placement_groups() == 0)
     pods["cluster"].add_node(num_cpus=1, labels={GROUP_LABEL: "sampler"})

@@ -53,7 +53,16 @@ def test_a_row_of_weights_that_were_never_published_is_refused() -> None:
     rows = StepRows([PreparedSlice([row(0), row(1, version=Version(1, 0), gap=1.0)], [])])
 
     with pytest.raises(WeightSyncError, match=r"Sample 1 was made by version 1\.0, which this trainer never published"):
-        rows.check(published(), 1e-4)
+        rows.check(published(), 1e-4, V0)
+
+
+def test_a_row_of_an_older_version_is_refused() -> None:
+    known, newest = published(), Version(0, 1)
+    known.remember(newest, DIGEST)
+    rows = StepRows([PreparedSlice([row(0, version=newest), row(1)], [])])
+
+    with pytest.raises(WeightSyncError, match=r"Sample 1 was made by version 0\.0, but .* samples of 0\.1 alone"):
+        rows.check(known, 1e-4, newest)
 
 
 @pytest.mark.parametrize("gap", [2e-4, math.nan])
@@ -61,4 +70,4 @@ def test_a_row_with_other_log_probs_is_named(gap: float) -> None:
     rows = StepRows([PreparedSlice([row(0, gap=1e-5), row(1, gap=gap), row(2)], [])])
 
     with pytest.raises(WeightSyncError, match=r"Sample 1 of version 0\.0: the sampler's log-probs differ"):
-        rows.check(published(), 1e-4)
+        rows.check(published(), 1e-4, V0)

@@ -24,6 +24,7 @@ from twinkle.errors import (
 )
 from twinkle.sampler import Sampler
 from twinkle.sampler.choosing import RowControls, sampling_logprobs
+from twinkle.template import PlainTemplate
 
 PROMPTS: Any = [{"input_ids": ids} for ids in ([5, 6, 7], [9], [40, 41, 42, 43, 44, 45, 46])]
 LONG = SamplingParams(max_tokens=900, ignore_eos=True, seed=1)
@@ -376,6 +377,26 @@ def test_the_template_can_be_set(sampler: Sampler) -> None:
         assert drawn(sampler, {"messages": [{"role": "user", "content": "ab"}]})
     finally:
         sampler.set_template(before)
+
+
+def test_a_response_stops_where_the_template_ends_a_turn(sampler: Sampler) -> None:
+    params, before = own_params(1)[0], sampler.template
+    whole = sampler.sample(PROMPTS[1], params).sequences[0]
+    end = whole.tokens[5]
+
+    class EndsTurns(PlainTemplate):
+        turn_end_ids = (end,)  # type: ignore[assignment]
+
+    try:
+        sampler.set_template(EndsTurns)
+        [stopped] = sampler.sample(PROMPTS[1], replace(params, ignore_eos=False)).sequences
+        [ignored] = sampler.sample(PROMPTS[1], params).sequences
+    finally:
+        sampler.set_template(before)
+
+    assert stopped.tokens == whole.tokens[: whole.tokens.index(end) + 1]
+    assert (stopped.stop_reason, stopped.stopped_by) == ("stop", end)
+    assert ignored.tokens == whole.tokens
 
 
 def test_random_numbers_of_the_process_are_left_alone(sampler: Sampler) -> None:

@@ -12,6 +12,7 @@ from twinkle import DeviceGroup, DeviceMesh
 from twinkle.data_format import SamplingParams
 from twinkle.errors import AdapterError, ConfigError, DataError, SampleAbortedError, SampleTimeoutError
 from twinkle.sampler import Sampler, TorchSampler
+from twinkle.template import make_template
 
 PROMPTS: Any = [{"input_ids": [5, 6, 7]}, {"input_ids": [9]}, {"input_ids": [4, 4]}]
 PARAMS = [SamplingParams(max_tokens=3 + i, seed=i, ignore_eos=True) for i in range(3)]
@@ -72,14 +73,34 @@ def test_adapters_and_weights_reach_every_replica(replicas: Any, alone: TorchSam
 
 
 def test_errors_come_as_they_are(replicas: Any) -> None:
-    with pytest.raises(DataError, match="empty prompt"):
-        replicas.sample([PROMPTS[0], {"input_ids": []}], PARAMS[0])
+    with pytest.raises(DataError, match="input 2 is an empty prompt"):
+        replicas.sample([*PROMPTS[:2], {"input_ids": []}], PARAMS[0])
+    with pytest.raises(DataError, match="input 3 has the token id 1000000"):
+        list(replicas.stream([*PROMPTS, {"input_ids": [10**6]}], PARAMS[0]))
+    with pytest.raises(DataError, match="input 0 is an empty prompt"):
+        replicas.sample({"input_ids": []}, PARAMS[0])
     with pytest.raises(SampleTimeoutError):
         replicas.sample(PROMPTS, LONG, timeout_s=1e-6)
     with pytest.raises(ConfigError, match="leave it out"):
         replicas.sleep()
 
     assert len(replicas.sample(PROMPTS, PARAMS).sequences) == 3
+
+
+def test_a_handle_has_the_template_and_the_tokenizer(replicas: Any, alone: TorchSampler) -> None:
+    conversation: Any = {"messages": [{"role": "user", "content": "ab"}]}
+    replicas.set_template("plain", system_prompt="c")
+    try:
+        template = replicas.template
+        ids = template.encode(conversation)["input_ids"]
+
+        assert ids == make_template("plain", alone.tokenizer, system_prompt="c").encode(conversation)["input_ids"]
+        assert replicas.tokenizer.decode(ids) == alone.tokenizer.decode(ids)
+        asked = replicas.sample(conversation, PARAMS[0]).sequences
+        assert same(asked, replicas.sample({"input_ids": ids}, PARAMS[0]).sequences)
+        assert template.extend(conversation, asked[0])["messages"][-1]["token_ids"] == asked[0].tokens
+    finally:
+        replicas.set_template("auto")
 
 
 def test_abort_reaches_every_replica(replicas: Any) -> None:

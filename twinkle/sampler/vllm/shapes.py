@@ -82,7 +82,7 @@ class ModelShapes:
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
                 model = PeftModel(self._skeleton(), config, adapter_name="adapter")
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise AdapterError(f"adapter {name!r} does not fit this model: {error}") from error
         found = get_peft_model_state_dict(model, adapter_name="adapter", save_embedding_layers=False)
         tensors = {short_key(key): tensor for key, tensor in found.items()}
