@@ -9,6 +9,7 @@ Its lines and, after a failure, all objects, events and logs lie in `runs/cluste
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -143,6 +144,7 @@ def _require(holds: bool, otherwise: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node goes down, as after Ctrl-C
     LOG.parent.mkdir(exist_ok=True)
     journal, own = Journal(LOG), arguments != ["here"]
     code = 1
