@@ -112,6 +112,8 @@ class Operator:
             try:
                 await self._served.ask()
                 await self._fill()
+                for stack in self._cache.stacks():  # what is served may decide about each of them
+                    self._workers.add((stack.namespace, stack.name))
             except OperatorError as error:
                 why: object = error
             else:

@@ -84,10 +84,11 @@ class Workers:
             self._done(key, again)
 
     def _failed(self, key: Key, error: Exception, at_least: float) -> None:
-        self._metrics.errors.labels(type(error).__name__).inc()
         delay = self._queue.failed(key, at_least=at_least)
-        level = logging.DEBUG if isinstance(error, Outdated) else logging.WARNING
-        log.log(level, "%s/%s: %s; again in %.1f s", *key, error, delay)
+        late = isinstance(error, Outdated)  # nobody's fault: somebody else wrote first
+        if not late:
+            self._metrics.errors.labels(type(error).__name__).inc()
+        log.log(logging.DEBUG if late else logging.WARNING, "%s/%s: %s; again in %.1f s", *key, error, delay)
 
     def _done(self, key: Key, again: float | None) -> None:
         if again is None:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-WITHIN_S = 30.0
+WITHIN_S = 60.0
+READY_WITHIN_S = 120.0
 ROOT = Path(__file__).parents[2]
 
 
@@ -53,7 +54,7 @@ class OperatorProcess:
 
     def ready(self) -> OperatorProcess:
         """Wait until /readyz says so."""
-        eventually(f"the operator is ready\n{self.tail()}", lambda: self.ask("/readyz") == 200)
+        eventually(f"the operator is ready\n{self.tail()}", lambda: self.ask("/readyz") == 200, READY_WITHIN_S)
         return self
 
     @property

@@ -250,6 +250,18 @@ def test_other_settings_begin_another_attempt_on_the_same_pods(world: World) -> 
     assert "loop.steps=9" in world.jobs["demo-2"].manifest["spec"]["entrypoint"]
 
 
+def test_no_driver_begins_beside_one_that_is_stopping(world: World) -> None:
+    world.ask()
+    world.change(run={**SPEC["run"], "overrides": ["loop.steps=9"]})
+    for _ in range(20):
+        world.reconcile()
+        world.kuberay()
+        world.tick(3)  # it saves for as long as it is let
+        assert len(world.running) <= 1
+
+    assert (world.begun, [driver.told for driver in world.running]) == (["demo-1", "demo-2"], [None])
+
+
 def test_the_deadline_leaves_suspension_out(world: World) -> None:
     world.change(run={**SPEC["run"], "activeDeadlineSeconds": 200})
     world.change(suspend=True)

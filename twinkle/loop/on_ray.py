@@ -42,16 +42,6 @@ def set_apart(groups: Sequence[DeviceGroup], *, storage: str, address: str | Non
 
 
 @contextmanager
-def groups_on_ray(
-    groups: Sequence[DeviceGroup], *, storage: str, address: str | None, timeout_s: float
-) -> Iterator[None]:
-    """`connected`, with the device groups `set_apart`, while the block runs."""
-    with connected(address, timeout_s):
-        set_apart(groups, storage, address, timeout_s)
-        yield
-
-
-@contextmanager
 def queue_on_ray(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The controller_info of a queue whose controller is an actor without a CPU, on the machine of this process.
 

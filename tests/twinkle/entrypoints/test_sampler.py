@@ -71,6 +71,7 @@ def reaped(process: "subprocess.Popen[str]") -> None:
     process.kill()
     if process.stdout is not None and not process.stdout.closed:
         process.communicate()
+    process.wait()
 
 
 @pytest.fixture
@@ -145,7 +146,7 @@ def test_a_run_on_ray_and_a_sampler_on_a_device_group_of_ray(
         )  # fmt: skip
         out, _ = process.communicate(timeout=60)
     finally:
-        process.kill()
+        reaped(process)
 
     assert process.returncode == 0
     assert "The queue has ended." in out
