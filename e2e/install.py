@@ -1,18 +1,23 @@
-"""What runs on the node beside the control plane: KubeRay's operator, and ours from its chart."""
+"""What runs on the node beside the control plane: KubeRay's operator, and ours from its chart.
+
+python -m e2e.install      both, on a node that is up
+"""
 
 from __future__ import annotations
 
 import json
 import shutil
 import subprocess
-from collections.abc import Sequence
-from pathlib import Path
 
 from e2e import assets
+from e2e.environment import REPOSITORY
 from e2e.node import NodeError, kubectl
 from e2e.settings import ADMIN, KUBERAY_IMAGE, WORK
 
 KUBERAY_NAMESPACE = "kuberay-system"
+RELEASE, OPERATOR_NAMESPACE = "twinkle", "twinkle-system"
+CHART = REPOSITORY / "charts" / "twinkle-operator"
+VALUES = REPOSITORY / "e2e" / "values.yaml"
 # Not --for=condition=Established: kubectl gives up on a CRD so new that it has no conditions at all.
 ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
 
@@ -40,17 +45,18 @@ def kuberay() -> None:
     available("kuberay-operator", KUBERAY_NAMESPACE)
 
 
-def chart(release: str, path: Path, namespace: str, values: Sequence[Path] = ()) -> None:
-    """Install a chart with these files of values, in a namespace of its own.
+def operator() -> None:
+    """Twinkle's operator by helm, in a namespace of its own; returns when it is available.
 
     Raises:
-        NodeError: helm failed.
+        NodeError: helm failed, or the operator does not come up.
     """
-    command = [str(assets.program("helm")), f"--kubeconfig={ADMIN}", "install", release, str(path)]
-    command += [f"--namespace={namespace}", "--create-namespace", *(f"--values={file}" for file in values)]
+    command = [str(assets.program("helm")), f"--kubeconfig={ADMIN}", "install", RELEASE, str(CHART)]
+    command += [f"--namespace={OPERATOR_NAMESPACE}", "--create-namespace", f"--values={VALUES}"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     if ended.returncode:
-        raise NodeError(f"helm install {release} failed: {ended.stderr.strip()}")
+        raise NodeError(f"helm install {RELEASE} failed: {ended.stderr.strip()}")
+    available(f"{RELEASE}-twinkle-operator", OPERATOR_NAMESPACE)
 
 
 def available(deployment: str, namespace: str, within_s: int = 120) -> None:
@@ -63,3 +69,8 @@ def available(deployment: str, namespace: str, within_s: int = 120) -> None:
         f"--timeout={within_s}s",
         timeout_s=within_s + 10,
     )
+
+
+if __name__ == "__main__":
+    kuberay()
+    operator()

@@ -10,6 +10,7 @@ operator's children can be compared with.
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,7 @@ def templates(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the node goes down, as after Ctrl-C
     journal = Journal(Path("/tmp/twinkle-e2e-plain.log"))
     try:
         if arguments != ["here"]:
