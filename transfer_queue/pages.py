@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from transfer_queue.errors import TransferQueueError
 from transfer_queue.ledger.explain import Explanation
 from transfer_queue.metrics import QueueCollector
 from transfer_queue.readiness import STALL_S, hindrance
-from transfer_queue.status import Progress, encode, status_of
+from transfer_queue.status import Figures, Progress, encode, status_of
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,8 @@ class Pages:
         self._registry = registry if registry is not None else CollectorRegistry()
         self._registry.register(QueueCollector(self._client.stats))
         self._progress = progress if progress is not None else Progress()
+        self._told: Figures | None = None
+        self._telling = threading.Condition()
         self._stall_s = stall_s
         self._pages: dict[str, Callable[[dict[str, list[str]], str], Page]] = {
             "/metrics": self._metrics,
@@ -88,6 +91,11 @@ class Pages:
             log.exception("a page failed")
             return text_page(500, f"The page failed: {type(error).__name__}.")
 
+    def await_reader(self, within_s: float) -> bool:
+        """Wait until /v1/status has told somebody the newest figures; False when nobody asked in that time."""
+        with self._telling:
+            return self._telling.wait_for(lambda: self._told is self._progress.now, within_s)
+
     def _metrics(self, query: dict[str, list[str]], accept: str) -> Page:
         encoder, content_type = choose_encoder(accept)
         return Page(200, content_type, encoder(self._registry))
@@ -109,8 +117,12 @@ class Pages:
         except TransferQueueError as error:
             unknown = {"schema": 1, "ready": False, "reason": str(error)[:256]}
             return Page(503, "application/json", msgspec.json.encode(unknown))
-        document = status_of(surveyed, self._progress.now, hindrance(surveyed.stats, self._stall_s))
-        return Page(200, "application/json", encode(document))
+        figures = self._progress.now
+        document = encode(status_of(surveyed, figures, hindrance(surveyed.stats, self._stall_s)))
+        with self._telling:
+            self._told = figures
+            self._telling.notify_all()
+        return Page(200, "application/json", document)
 
 
 def told(stand: Explanation) -> str:

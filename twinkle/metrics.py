@@ -71,8 +71,11 @@ def served(
     *,
     registry: CollectorRegistry | None = None,
     progress: Progress | None = None,
+    linger_s: float = 0.0,
 ) -> Iterator[Endpoint]:
     """The queue's pages and these figures at ``metrics.host`` and ``metrics.port`` while the block runs.
+
+    When it ends without an error they stay until /v1/status told the last figures, at most ``linger_s``.
 
     Raises:
         ConfigError: nobody can listen there.
@@ -84,3 +87,4 @@ def served(
             raise ConfigError(f"metrics.port={port}: {error}, or 0 to switch the endpoint off.") from error
         with endpoint:
             yield endpoint
+            pages.await_reader(linger_s)

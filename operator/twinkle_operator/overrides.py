@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from twinkle_operator.quantity import whole
 from twinkle_operator.spec import Group, Spec
-from twinkle_operator.words import GROUP_LABEL, JOURNAL_PATH, RUNS_PATH, STATUS_PORT
+from twinkle_operator.words import GROUP_LABEL, JOURNAL_PATH, LINGER_S, RUNS_PATH, STATUS_PORT
 
 TASKS = ("rollout", "reward", "train")
 """Each is named, because a dict of Hydra's is merged into the experiment's."""
@@ -31,6 +31,7 @@ def overrides(spec: Spec, *, namespace: str, name: str, uid: str) -> list[str]:
         *_model(spec),
         f"metrics.port={STATUS_PORT}",
         "metrics.host=0.0.0.0",
+        f"metrics.linger_s={LINGER_S}",
         f"run.folder={value(run_folder(spec, namespace=namespace, name=name, uid=uid))}",
         "run.resume=auto",
         f"run.resume_from={value(spec.run.resume_from)}",

@@ -65,7 +65,7 @@ OWNED = (
     Owned(("queue.task_samplers", "queue.task_samplers.*"), "controller.taskSamplers; set it there"),
     Owned(("loop.prompts_per_step",), "controller.globalBatchSize; set it there"),
     Owned(("loop.samples_per_prompt",), "controller.numNSamples; set it there"),
-    Owned(("metrics.port", "metrics.host"), "the operator, which polls port 9400; leave it out"),
+    Owned(("metrics.port", "metrics.host", "metrics.linger_s"), "the operator, which polls port 9400; leave it out"),
     Owned(("hydra", "hydra.*"), "the operator; leave it out"),
 )  # fmt: skip
 

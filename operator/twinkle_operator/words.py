@@ -53,6 +53,9 @@ MOST_FRUITLESS = 3
 KUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 STATUS_PORT = 9400
+LINGER_S = 15
+"""For which a driver that is done waits for the poll that reads its last step."""
+
 DASHBOARD_PORT = 8265
 MOST_GROUPS = 17
 """Kueue takes 18 pod sets: the head and 17 worker groups."""

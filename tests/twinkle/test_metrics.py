@@ -1,11 +1,14 @@
 import json
 import socket
 import urllib.request
+from threading import Thread
+from urllib.error import URLError
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from transfer_queue import TransferQueueController
+from transfer_queue.status import Progress
 from twinkle.errors import ConfigError
 from twinkle.metrics import TrainingMetrics, served
 
@@ -43,6 +46,24 @@ def test_the_figures_of_a_step_are_served_beside_the_queues() -> None:
         assert line in text.splitlines()
     figures = [status[name] for name in ("lineage", "step", "version", "reward", "checkpoint_step")]
     assert figures == [1, 3, "1.3", 0.5, 2]
+
+
+def test_the_pages_stay_until_the_last_figures_were_read() -> None:
+    progress = Progress()
+    with TransferQueueController.start(global_batch_size=2) as controller:
+        with served("127.0.0.1", 0, controller.get_info(), progress=progress, linger_s=60) as endpoint:
+            get(endpoint.port, "/v1/status")
+            progress.update(step=7)
+            reader = Thread(target=lambda: told.append(json.loads(get(endpoint.port, "/v1/status"))["step"]))
+            told: list[int] = []
+            reader.start()
+        reader.join()
+        assert told == [7]
+
+        with served("127.0.0.1", 0, controller.get_info(), progress=progress, linger_s=0.05) as endpoint:
+            pass
+    with pytest.raises(URLError):
+        get(endpoint.port, "/v1/status")
 
 
 def test_a_port_in_use_is_one_sentence() -> None:

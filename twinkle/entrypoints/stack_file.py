@@ -22,7 +22,7 @@ ARGUMENT = "stack="
 OF_THE_CLUSTER = (
     "infra.address", "infra.sampler.ranks_per_node", "infra.trainer.ranks_per_node", "infra.reward.ranks_per_node",
     "infra.sampler.label_selector", "infra.trainer.label_selector", "infra.reward.label_selector",
-    "metrics.port", "metrics.host", "queue.journal", "run.folder", "run.resume", "run.resume_from",
+    "metrics.port", "metrics.host", "metrics.linger_s", "queue.journal", "run.folder", "run.resume", "run.resume_from",
 )  # fmt: skip
 """Settings that mean something inside the cluster alone."""
 ONE_PROCESS = {"mesh.sampler_dp": 1, "mesh.sampler_tp": 1, "mesh.sampler_pp": 1, "mesh.reward_ranks": 0}

@@ -260,6 +260,7 @@ class MetricsConfig:
     Attributes:
         port: HTTP endpoint with /metrics, /readyz, /why and /v1/status; 0 = off.
         host: address that it listens on.
+        linger_s: seconds for which it stays at the end of a run, or until /v1/status told somebody the last figures.
         tensorboard: write event files to ``<run folder>/tensorboard``.
         wandb: send figures to Weights & Biases (extra ``wandb``).
         wandb_project: its project.
@@ -267,6 +268,7 @@ class MetricsConfig:
 
     port: int = 0
     host: str = "127.0.0.1"
+    linger_s: float = 0.0
     tensorboard: bool = True
     wandb: bool = False
     wandb_project: str = "twinkle"
@@ -275,3 +277,4 @@ class MetricsConfig:
         """Raise ConfigError for a number that is no port."""
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"metrics.port={self.port} is no port: 0 (off) to 65535.")
+        _at_least("metrics.linger_s", self.linger_s, 0)

@@ -41,12 +41,13 @@ def open_queue(config: TrainConfig, run: RunFolder, stop: StopSignals, stack: Ex
         info = stack.enter_context(queue_on_ray(options))
     if not config.sampler.attached:  # whose samplers are told of the queue when the model is there
         stack.enter_context(published(run / QUEUE, info))
-    registry, progress = CollectorRegistry(), Progress()
+    registry, progress, metrics = CollectorRegistry(), Progress(), config.metrics
     progress.update(attempt=run.lineage + 1, lineage=run.lineage)
-    if config.metrics.port:
-        stack.enter_context(
-            served(config.metrics.host, config.metrics.port, info, registry=registry, progress=progress)
+    if metrics.port:
+        pages = served(
+            metrics.host, metrics.port, info, registry=registry, progress=progress, linger_s=metrics.linger_s
         )
+        stack.enter_context(pages)
     return RunQueue(info, TrainingMetrics(registry, progress))
 
 
