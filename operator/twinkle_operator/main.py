@@ -15,8 +15,7 @@ from twinkle_operator.settings import Settings
 log = logging.getLogger("twinkle_operator")
 
 
-def options(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Namespace]:
-    """What the command line says."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m twinkle_operator", description=__doc__)
     default, settings = Options(), Settings()
     add = parser.add_argument
@@ -48,7 +47,12 @@ def options(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.N
         field = f"{name}_namespace"
         text = f"let through to the pods of stacks by their NetworkPolicy (default: {getattr(settings, field)})"
         add(f"--{name}-namespace", default=getattr(settings, field), metavar="NAME", help=text)
-    said = parser.parse_args(arguments)
+    return parser
+
+
+def options(arguments: Sequence[str] | None = None) -> tuple[Options, argparse.Namespace]:
+    """What the command line says."""
+    said = _parser().parse_args(arguments)
     return (
         Options(
             namespaces=tuple(said.namespace),

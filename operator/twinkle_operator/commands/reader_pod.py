@@ -31,8 +31,6 @@ def reader_pod(stack: Stack, head: Manifest | None, *, deadline: int) -> Manifes
     image = model["containers"][0].get("image")
     if not image:
         raise OperatorError(f"{stack.namespace}/{stack.name} names no image for its head")
-    given = model.get("securityContext") or {}
-    user = (model["containers"][0].get("securityContext") or {}).get("runAsUser") or given.get("runAsUser") or NOBODY
     pod: dict[str, Any] = {key: model[key] for key in PLACE if key in model}
     if head is not None and head.get("spec", {}).get("nodeName"):
         pod["affinity"] = _beside(head)
@@ -52,15 +50,7 @@ def reader_pod(stack: Stack, head: Manifest | None, *, deadline: int) -> Manifes
             "terminationGracePeriodSeconds": 0,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": user,
-                "runAsGroup": given.get("runAsGroup") or user,
-                **(
-                    {"fsGroup": given["fsGroup"], "fsGroupChangePolicy": "OnRootMismatch"} if "fsGroup" in given else {}
-                ),
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": _security(model),
             "containers": [_container(image, spec.run.volume.path, deadline)],
             # Read-only where it is mounted: a read-only claim cannot be attached where the head has it for writing.
             "volumes": [
@@ -70,6 +60,20 @@ def reader_pod(stack: Stack, head: Manifest | None, *, deadline: int) -> Manifes
                 }
             ],
         },
+    }
+
+
+def _security(model: Manifest) -> Manifest:
+    """Who reads: the head's user, or nobody; never root."""
+    given = model.get("securityContext") or {}
+    user = (model["containers"][0].get("securityContext") or {}).get("runAsUser") or given.get("runAsUser") or NOBODY
+    group = {"fsGroup": given["fsGroup"], "fsGroupChangePolicy": "OnRootMismatch"} if "fsGroup" in given else {}
+    return {
+        "runAsNonRoot": True,
+        "runAsUser": user,
+        "runAsGroup": given.get("runAsGroup") or user,
+        **group,
+        "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
