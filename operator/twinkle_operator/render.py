@@ -162,7 +162,7 @@ def _metadata(stack: Stack, name: str, labels: dict[str, str]) -> Object:
         "name": stack.name,
         "uid": stack.uid,
         "controller": True,
-        "blockOwnerDeletion": True,
+        "blockOwnerDeletion": False,  # true needs a right on the finalizers of stacks where that is enforced
     }
     return {
         "name": name,

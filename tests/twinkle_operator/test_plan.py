@@ -44,7 +44,7 @@ def test_children_are_owned_named_and_labelled_by_the_stack(stack: dict[str, Any
         (owner,) = metadata["ownerReferences"]
 
         assert (metadata["namespace"], metadata["labels"]["twinkle.dev/stack"]) == ("team", given_.name)
-        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (given_.uid, True, True)
+        assert (owner["uid"], owner["controller"], owner["blockOwnerDeletion"]) == (given_.uid, True, False)
         assert metadata["name"] == given_.name
 
 
