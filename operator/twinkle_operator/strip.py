@@ -26,6 +26,7 @@ TEXT = 1024
 """Characters of a message of others that are kept."""
 WORD = 128
 """Characters of a reason."""
+MOST_DIGITS = 9
 
 LOST = frozenset({"Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown"})
 """Reasons of a failed pod that are not its program's."""
@@ -157,7 +158,8 @@ def exit_code(message: str) -> int | None:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    """Anybody may write an annotation: one that is no number of ours counts as 0."""
+    return int(text) if text and text.isdecimal() and len(text) <= MOST_DIGITS else 0
 
 
 def _spec(raw: Any) -> tuple[Spec | None, str]:
