@@ -9,7 +9,6 @@ from typing import IO, Protocol, cast
 
 from twinkle_operator.errors import OperatorError
 
-
 CHUNK = 1 << 16
 
 

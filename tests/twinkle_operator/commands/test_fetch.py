@@ -67,7 +67,7 @@ def test_results_come_and_the_key_of_the_queue_stays(run: Path, tmp_path: Path, 
 
 
 def test_a_file_that_tar_cannot_read_is_an_error(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(OperatorError, match="could not read all of it .*exit code: 2"):
+    with pytest.raises(OperatorError, match=r"could not read all of it .*exit code: 2"):
         fetched(run, tmp_path / "here", code=2)
 
     assert list((tmp_path / "here").iterdir()) == []
