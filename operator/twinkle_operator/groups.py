@@ -10,7 +10,8 @@ from twinkle_operator.observed import Cluster, Observed, Pod
 from twinkle_operator.overrides import pods as wanted_pods
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import GroupState
-from twinkle_operator.verdict import HEAD, head_of
+from twinkle_operator.verdict import head_of
+from twinkle_operator.words import HEAD
 
 
 class Said(msgspec.Struct, frozen=True):
