@@ -10,7 +10,6 @@ import yaml
 
 from twinkle_operator.problem import Path
 
-
 MOST_VALUES = 100_000
 """Of a document, with what its aliases repeat: nine lines of them can stand for a billion."""
 
