@@ -39,7 +39,7 @@ def _add_validate(commands: "Commands") -> None:
 def _validate(options: argparse.Namespace) -> int:
     with _extra("validate"):
         from twinkle.entrypoints.stack_overrides import refused
-        from twinkle_operator.validate.command import validate
+        from twinkle_operator.commands.validate import validate
     return validate(options.files, options.before, refused)
 
 
@@ -62,7 +62,7 @@ def _add_render(commands: "Commands") -> None:
 
 def _render(options: argparse.Namespace) -> int:
     with _extra("render"):
-        from twinkle_operator.render_command import render
+        from twinkle_operator.commands.render import render
     names = {f"{who}_namespace": getattr(options, f"{who}_namespace") for who in NAMESPACES}
     given = {key: name for key, name in names.items() if name is not None}
     return render(options.files, only_overrides=options.overrides, namespaces=given)

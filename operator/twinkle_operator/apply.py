@@ -1,4 +1,9 @@
-"""Children made so: applied if they differ, deleted if they still are who they were."""
+"""Children made so: applied if they differ, deleted if they still are who they were.
+
+Server-side apply makes what is not there and merges into what is. So a name is looked up before it is used for the
+first time: an object of somebody else would become the stack's, and go with it. Only what appears under that name
+between the look and the apply, without a field in common, is not noticed.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +61,10 @@ class Applier:
             return False
         if child is not None and child.owner != stack.uid:
             raise self._of_another(stack, manifest, child.owner)
-        if child is None and resource == JOBS:
-            await self._check(stack)
-        try:
-            live = await self._client.apply(resource, self._addressed(stack, manifest), force=child is not None)
-        except Conflict:
-            live = await self._contend(stack, resource, manifest)
+        if child is None:
+            live = await self._begin(stack, resource, manifest)
+        else:
+            live = await self._change(stack, resource, manifest)
         self._keep(stack, resource, manifest, live)
         log.info("applied %s %s/%s", resource.kind, stack.namespace, manifest["metadata"]["name"])
         return True
@@ -108,29 +111,65 @@ class Applier:
 
     async def _check(self, stack: Stack) -> None:
         """The stack is as the plan saw it; otherwise let the cache see it."""
-        now = await self._client.get(STACKS, stack.namespace, stack.name)
+        try:
+            now = await self._client.get(STACKS, stack.namespace, stack.name)
+        except NotFound as error:
+            raise Outdated(f"stack {stack.namespace}/{stack.name} was deleted since it was planned") from error
         if now["metadata"]["uid"] != stack.uid or now["metadata"]["resourceVersion"] != stack.resource_version:
             self._cache.seen(STACKS, now)
             raise Outdated(f"stack {stack.namespace}/{stack.name} changed since it was planned")
 
+    async def _begin(self, stack: Stack, resource: Resource, manifest: Manifest) -> Manifest:
+        """The cache has nothing of that name: it is free, the cache is behind, or somebody removed our label."""
+        live = await self._found(stack, resource, manifest)
+        if resource == JOBS:
+            await self._check(stack)
+        if live is not None:
+            return await self._take(resource, manifest, live)
+        try:
+            return await self._client.apply(resource, manifest, force=False)
+        except Conflict:
+            return await self._contend(stack, resource, manifest)
+
+    async def _change(self, stack: Stack, resource: Resource, manifest: Manifest) -> Manifest:
+        try:
+            return await self._client.apply(resource, self._addressed(stack, manifest), force=True)
+        except Conflict:
+            return await self._contend(stack, resource, manifest)
+
     async def _contend(self, stack: Stack, resource: Resource, manifest: Manifest) -> Manifest:
         """Another manager holds a field, or the object is another one: take the fields only of what is ours."""
-        name = manifest["metadata"]["name"]
-        try:
-            live = await self._client.get(resource, stack.namespace, name)
-        except NotFound as error:
-            child = self._child(stack, manifest)
+        name, child = manifest["metadata"]["name"], self._child(stack, manifest)
+        live = await self._found(stack, resource, manifest)
+        if live is None:
             self._cache.removed(resource, stack.namespace, name, child.uid if child else "")
-            raise Outdated(f"{resource.kind} {stack.namespace}/{name} was deleted meanwhile") from error
+            raise Outdated(f"{resource.kind} {stack.namespace}/{name} was deleted meanwhile")
+        if child is not None and child.uid != live["metadata"]["uid"]:
+            self._cache.seen(resource, live)
+            raise Outdated(f"{resource.kind} {stack.namespace}/{name} was made anew meanwhile")
+        return await self._take(resource, manifest, live)
+
+    async def _found(self, stack: Stack, resource: Resource, manifest: Manifest) -> Manifest | None:
+        """The object of that name if it is the stack's, None if there is none.
+
+        Raises:
+            NameTaken: it is another's.
+        """
+        try:
+            live = await self._client.get(resource, stack.namespace, manifest["metadata"]["name"])
+        except NotFound:
+            return None
         _, owner = strip.owner(live)
         if owner != stack.uid:
             raise self._of_another(stack, manifest, owner)
-        metadata = live["metadata"]
-        child = self._child(stack, manifest)
+        return live
+
+    async def _take(self, resource: Resource, manifest: Manifest, live: Manifest) -> Manifest:
+        """Apply to that very object, whoever holds fields of it; one that is being deleted is left alone."""
         self._cache.seen(resource, live)
-        if child is not None and child.uid != metadata["uid"]:
-            raise Outdated(f"{resource.kind} {stack.namespace}/{name} was made anew meanwhile")
-        addressed = {**manifest, "metadata": {**manifest["metadata"], "uid": metadata["uid"]}}
+        if "deletionTimestamp" in live["metadata"]:
+            raise Outdated(f"{resource.kind} {manifest['metadata']['name']} is being deleted")
+        addressed = {**manifest, "metadata": {**manifest["metadata"], "uid": live["metadata"]["uid"]}}
         return await self._client.apply(resource, addressed, force=True)
 
     def _of_another(self, stack: Stack, manifest: Manifest, owner: str) -> NameTaken:

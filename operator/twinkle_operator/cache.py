@@ -7,7 +7,7 @@ resourceVersion stays. Events come from a thread of their own, so every method h
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from typing import NamedTuple, TypeVar
 
@@ -71,6 +71,7 @@ class Cache:
         self._versions: dict[Address, int] = {}
         self._owners: dict[Address, Key] = {}
         self._listing: dict[str, dict[Address, int]] = {}
+        self._readers: Counter[str] = Counter()
 
     def stacks(self) -> list[Stack]:
         """All of them, as last seen."""
@@ -147,16 +148,19 @@ class Cache:
                 self._drop(resource, address)
 
     def begin_list(self, resource: Resource) -> None:
-        """A list is about to be read: what is deleted from now on must not come back by it."""
+        """A list is about to be read: what is deleted from now on must not come back by it, nor by another one."""
         with self._lock:
-            self._listing[resource.kind] = {}
+            self._readers[resource.kind] += 1
+            self._listing.setdefault(resource.kind, {})
 
     def end_list(
         self, resource: Resource, namespace: str | None, names: set[tuple[str, str]], version: str
     ) -> set[Key]:
         """The list held these (namespace, name), and is of that version: drop the rest, unless it is younger."""
         with self._lock:
-            self._listing.pop(resource.kind, None)
+            self._readers[resource.kind] -= 1
+            if not self._readers[resource.kind]:
+                self._listing.pop(resource.kind, None)
             gone = [
                 address
                 for address, seen in self._versions.items()

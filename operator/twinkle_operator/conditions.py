@@ -77,7 +77,7 @@ def updated(
             observed_generation=generation,
             last_transition_time=clock.kept(last.last_transition_time if last and same else None, now),
             reason=said.reason,
-            message=said.message if len(said.message) <= MOST else said.message[: MOST - 1] + "…",
+            message=groups.one_line(said.message, MOST),
         )
     return list(old.values())
 

@@ -10,7 +10,8 @@ from twinkle_operator.observed import Cluster, Observed, Pod
 from twinkle_operator.overrides import pods as wanted_pods
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import GroupState
-from twinkle_operator.verdict import HEAD, head_of
+from twinkle_operator.verdict import head_of
+from twinkle_operator.words import HEAD
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -83,6 +84,12 @@ def _why(observed: Observed, group: str, ready: int, desired: int, cluster: Clus
     if len(there) < desired and cluster.reason:
         return Said(word(cluster.reason, "PodsNotReady"), f"{what}; {cluster.message or cluster.reason}")
     return Said("HeadNotReady" if group == HEAD else "PodsNotReady", what)
+
+
+def one_line(text: str, most: int) -> str:
+    """Text of others for a status: on one line, of at most so many characters, none of which a terminal obeys."""
+    clean = "".join(each if each.isprintable() else " " for each in text[: most + 1])
+    return clean if len(clean) <= most else clean[: most - 1] + "…"
 
 
 def word(text: str, otherwise: str) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable
 
 from twinkle_operator.cache import Cache
 from twinkle_operator.client import Client
 from twinkle_operator.errors import ApiError, Forbidden, NotFound, Unreachable
-from twinkle_operator.resources import EVENTS, Key, Resource
+from twinkle_operator.resources import EVENTS, Key, Manifest, Resource
+
+log = logging.getLogger(__name__)
 
 TRIES = 4
 FIRST_S, MOST_S = 0.25, 5.0
@@ -47,6 +50,17 @@ async def _refresh(client: Client, cache: Cache, resource: Resource, namespace: 
     return set()
 
 
+def _seen(cache: Cache, resource: Resource, raw: Manifest) -> set[Key]:
+    """An object that cannot be read is passed over: whoever made it, the stacks of others go on."""
+    try:
+        key = cache.seen(resource, raw)
+    except Exception:
+        metadata = raw["metadata"]
+        log.exception("%s %s/%s cannot be read", resource.kind, metadata["namespace"], metadata["name"])
+        return set()
+    return set() if key is None else {key}
+
+
 async def _list(client: Client, cache: Cache, resource: Resource, namespace: str | None) -> set[Key]:
     changed: set[Key] = set()
     names: set[tuple[str, str]] = set()
@@ -57,9 +71,7 @@ async def _list(client: Client, cache: Cache, resource: Resource, namespace: str
             version = of
             for raw in chunk:
                 names.add((raw["metadata"]["namespace"], raw["metadata"]["name"]))
-                key = cache.seen(resource, raw)
-                if key is not None:
-                    changed.add(key)
+                changed |= _seen(cache, resource, raw)
     except BaseException:
         cache.end_list(resource, namespace, names, "0")
         raise

@@ -35,8 +35,9 @@ def digest(manifest: Manifest) -> bytes:
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
-def _cut(value: Any, fields: dict[str, Any]) -> Any:
-    children = {path: below for path, below in fields.items() if path != "."}
+def _cut(value: Any, fields: Any) -> Any:
+    """Anybody may write managedFields: paths that do not fit the value name nothing of it."""
+    children = {path: below for path, below in fields.items() if path != "."} if isinstance(fields, dict) else {}
     if not children:
         return value  # a leaf, or a list or map that is owned as a whole
     if isinstance(value, dict):
@@ -54,9 +55,14 @@ def _cut(value: Any, fields: dict[str, Any]) -> Any:
 def _names(path: str) -> Callable[[int, Any], bool]:
     """Whether a path element names an item of a list: by key, by value or by index."""
     how, _, what = path.partition(":")
+    try:
+        wanted = msgspec.json.decode(what)
+    except msgspec.DecodeError:
+        return lambda index, item: False
     if how == "i":
-        return lambda index, _: index == int(what)
-    wanted = msgspec.json.decode(what)
+        return lambda index, _: index == wanted
     if how == "v":
         return lambda _, item: bool(item == wanted)
+    if how != "k" or not isinstance(wanted, dict):
+        return lambda index, item: False
     return lambda _, item: isinstance(item, dict) and all(item.get(name) == part for name, part in wanted.items())

@@ -20,7 +20,7 @@ from twinkle_operator.resources import POLICIES, Key, Manifest
 from twinkle_operator.served import OLD, Served
 from twinkle_operator.settings import Settings
 from twinkle_operator.status_writer import StatusWriter
-from twinkle_operator.strip import HEAD
+from twinkle_operator.words import HEAD
 
 log = logging.getLogger(__name__)
 

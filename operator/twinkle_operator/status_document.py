@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from twinkle_operator.groups import one_line
 from twinkle_operator.observed import Poll
 from twinkle_operator.state import Progress, Queue
 
@@ -116,5 +117,4 @@ def _camel(code: str) -> str:
 
 
 def _cut(text: str) -> str:
-    clean = "".join(each if each.isprintable() else " " for each in text[: TEXT + 1])
-    return clean if len(clean) <= TEXT else clean[: TEXT - 1] + "…"
+    return one_line(text, TEXT)

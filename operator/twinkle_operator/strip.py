@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
+from twinkle_operator import clock
 from twinkle_operator.observed import Cluster, Job, Pod, Stack
 from twinkle_operator.resources import Manifest
 from twinkle_operator.spec import Spec
@@ -15,17 +15,18 @@ from twinkle_operator.state import Status
 from twinkle_operator.words import (
     ATTEMPT_LABEL,
     GROUP_LABEL,
+    HEAD,
     HEAD_ANNOTATION,
     NOTE_ANNOTATION,
     RESTARTS_ANNOTATION,
     TEMPLATE,
 )
 
-HEAD = "head"
 TEXT = 1024
 """Characters of a message of others that are kept."""
 WORD = 128
 """Characters of a reason."""
+MOST_DIGITS = 9
 
 LOST = frozenset({"Evicted", "Preempting", "Preempted", "NodeLost", "NodeShutdown", "Terminated", "Shutdown"})
 """Reasons of a failed pod that are not its program's."""
@@ -147,7 +148,7 @@ def warned(raw: Manifest) -> Warned:
 
 def seconds(text: str | None) -> float:
     """Of a time of Kubernetes, since 1970; 0 for none."""
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp() if text else 0.0
+    return clock.seconds(text) or 0.0
 
 
 def exit_code(message: str) -> int | None:
@@ -157,7 +158,8 @@ def exit_code(message: str) -> int | None:
 
 
 def _number(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0
+    """Anybody may write an annotation: one that is no number of ours counts as 0."""
+    return int(text) if text and text.isdecimal() and len(text) <= MOST_DIGITS else 0
 
 
 def _spec(raw: Any) -> tuple[Spec | None, str]:

@@ -7,12 +7,11 @@ from typing import Literal
 import msgspec
 
 from twinkle_operator.observed import Job, Observed, Pod
+from twinkle_operator.words import HEAD
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 INVALID_RUN, LOST_WORKER, TERMINATED = 2, 75, 143
 """Exit codes of `twinkle-train`: bad input, a lost process or machine, SIGTERM."""
-
-HEAD = "head"
 
 
 class Ended(msgspec.Struct, frozen=True):

@@ -17,6 +17,9 @@ STACK_LABEL = f"{GROUP}/stack"
 GROUP_LABEL = f"{GROUP}/device-group"
 """On the pods of a device group, and as a label of Ray's nodes, by which DeviceGroup selects them."""
 
+HEAD = "head"
+"""The group of the head pod, where those of other pods are device groups; also Ray's type of that node."""
+
 ATTEMPT_LABEL = f"{GROUP}/attempt"
 """On a RayJob: the number of its attempt."""
 

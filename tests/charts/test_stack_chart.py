@@ -9,8 +9,8 @@ import yaml
 
 from tests.charts.render import STACK, HelmError, Values, kinds, only, rendered, run, validate
 from twinkle.entrypoints.stack_overrides import refused
+from twinkle_operator.commands.validate import validate as validate_files
 from twinkle_operator.pod_template import HEAD_PORTS
-from twinkle_operator.validate.command import validate as validate_files
 from twinkle_operator.words import STATUS_PORT
 
 pytestmark = pytest.mark.kube

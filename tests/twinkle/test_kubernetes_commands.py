@@ -36,7 +36,8 @@ def test_validate_needs_a_file_and_looks_at_updates() -> None:
 
 
 def test_without_the_extra_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("twinkle_operator.validate")]:
+    loaded = ("twinkle_operator.validate", "twinkle_operator.commands")
+    for name in [name for name in sys.modules if name.startswith(loaded)]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "yaml", None)
     parser = argparse.ArgumentParser()

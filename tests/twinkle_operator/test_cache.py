@@ -115,6 +115,18 @@ def test_a_list_does_not_bring_back_what_was_deleted_while_it_was_read() -> None
     assert observed(cache).jobs == ()
 
 
+def test_a_list_that_ends_first_keeps_what_the_other_one_must_not_bring_back() -> None:
+    cache = filled()
+    cache.begin_list(STACKS)
+    cache.begin_list(STACKS)
+    cache.end_list(STACKS, None, {("n", "s")}, "5")
+    cache.gone(STACKS, raw.stack(7))
+
+    assert cache.seen(STACKS, raw.stack(4)) is None
+    cache.end_list(STACKS, None, {("n", "s")}, "5")
+    assert cache.stacks() == []
+
+
 def test_a_list_of_one_namespace_says_nothing_of_others() -> None:
     cache = filled()
     cache.begin_list(CLUSTERS)

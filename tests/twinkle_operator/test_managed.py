@@ -91,6 +91,26 @@ def test_the_digest_of_a_manifest_is_that_of_what_it_made() -> None:
     assert digest(manifest) != digest(owned(live(replicas=3)))
 
 
+FORGED = st.recursive(
+    st.sampled_from(({}, None, 1, "x", [])),
+    lambda below: st.dictionaries(
+        st.sampled_from((".", "f:x", "f:args", "f:containers", "i:x", "v:", "k:1", "k:{}", "k:{", "z", "f:spec")),
+        below,
+        max_size=4,
+    ),
+    max_leaves=12,
+)
+
+
+@given(FORGED)
+def test_managed_fields_that_somebody_forged_break_nothing(fields: Any) -> None:
+    raw = live()
+    raw["metadata"]["managedFields"][2]["fieldsV1"] = {"f:spec": fields}
+    spec = owned(raw).get("spec", {})
+
+    assert all(name in raw["spec"] for name in spec) or spec == raw["spec"]
+
+
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),

@@ -42,6 +42,13 @@ def test_a_job_whose_annotations_were_taken_away_is_bound_to_nothing() -> None:
     assert (job.attempt, job.head_uid, job.exit_code) == (0, "", None)
 
 
+def test_an_annotation_that_is_no_number_of_ours_counts_as_none() -> None:
+    """Anybody may write one, and Python refuses to read 4301 digits."""
+    for text in ("9" * 5000, "-1", "x", ""):
+        job = strip.job(raw.child("RayJob", 1, metadata={"annotations": {RESTARTS_ANNOTATION: text}}))
+        assert job.head_restarts == 0
+
+
 def test_restarts_are_those_of_container_0_whatever_the_order_of_statuses() -> None:
     statuses = [{"name": "sidecar", "restartCount": 9}, {"name": "ray", "restartCount": 2}]
     pod = strip.pod(raw.pod(1, containerStatuses=statuses))

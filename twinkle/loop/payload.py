@@ -139,6 +139,7 @@ class WeightPayload:
         """A payload whose tensors are views of the buffer; sent on, the buffer goes as it is."""
         # torch warns of read-only memory, and would refuse it one day; through ctypes it neither asks nor copies.
         memory = (ctypes.c_uint8 * len(buffer)).from_address(buffer.ctypes.data)
+        memory.owner = buffer  # type: ignore[attr-defined] # kept by each tensor, which may outlive the payload
         whole, tensors, at = torch.frombuffer(memory, dtype=torch.uint8), {}, 0
         for name, dtype, shape in shapes:
             size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -146,7 +147,7 @@ class WeightPayload:
             at += _padded(size)
         version, adapter_config, digests, hash_seconds = rest
         payload = cls(version, tensors, adapter_config, digests, hash_seconds)
-        payload.__dict__["_packed"] = (shapes, buffer)  # which also keeps the buffer alive
+        payload.__dict__["_packed"] = (shapes, buffer)
         return payload
 
     def __reduce__(self) -> Any:

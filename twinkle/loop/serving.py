@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,6 +86,7 @@ class RolloutServer:
     _running: set[Future[None]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._counting = threading.Lock()
         self._free = threading.Semaphore(self.attach.groups_at_once)
         self._pool = ThreadPoolExecutor(self.attach.groups_at_once, thread_name_prefix="group")
 
@@ -109,12 +110,13 @@ class RolloutServer:
         return [Served(self._rows, self._late, time.monotonic() - self._busy_at, self._waits_for, str(version))]
 
     def close(self) -> None:
-        """Give back the rows that are not answered yet, end the sampler and leave the queue."""
-        self.policy.sampler.abort()
-        wait(list(self._running), DRAIN_S)
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        self.policy.sampler.close()
-        self.client.close()
+        """Give back the rows that are not answered yet, end the sampler and leave the queue, whatever fails of it."""
+        with ExitStack() as stack:
+            stack.callback(self.client.close)
+            stack.callback(self.policy.sampler.close)
+            stack.callback(self._pool.shutdown, wait=False, cancel_futures=True)
+            self.policy.sampler.abort()
+            wait(list(self._running), DRAIN_S)
 
     def _take(self, timeout_s: float) -> None:
         """Begin the next group, if there is one in time."""
@@ -173,9 +175,11 @@ class RolloutServer:
             answers = self._answers(group)
             fields = response_fields([answers[row] for row in range(len(group.meta))], *group.stamp)
             self.client.put(fields, metadata=group.meta, ack=True)
-            self._rows += len(group.meta)
+            with self._counting:
+                self._rows += len(group.meta)
         except (LeaseError, StepClearedError):
-            self._late += len(group.meta)
+            with self._counting:
+                self._late += len(group.meta)
         except SampleAbortedError:
             self._give_back(group.meta)
         except BaseException as error:  # noqa: BLE001 - the next call of serve raises it

@@ -85,13 +85,13 @@ class WeightFile:
                 if (found := Version(*version)) == known:
                     return None
                 at = -(-file.tell() // ALIGNMENT) * ALIGNMENT
-                buffer = np.memmap(file, dtype=np.uint8, mode="r", offset=at)
+                buffer = np.asarray(np.memmap(file, dtype=np.uint8, mode="r", offset=at))
+            shapes = [(name, getattr(torch, dtype), tuple(shape)) for name, dtype, shape in kinds]
+            return WeightPayload.unpacked((found, adapter_config, digests, 0.0), shapes, buffer)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError, struct.error) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RuntimeError, struct.error) as error:
             raise WeightSyncError(f"{self.path} holds no weights that a trainer wrote ({error}).") from error
-        shapes = [(name, getattr(torch, dtype), tuple(shape)) for name, dtype, shape in kinds]
-        return WeightPayload.unpacked((found, adapter_config, digests, 0.0), shapes, np.asarray(buffer))
 
     def _header(self, file: BinaryIO) -> Any:
         magic, size = HEAD.unpack(file.read(HEAD.size))

@@ -1,1 +1,1 @@
-"""What a person asks of a cluster, with rights of their own: how a stack is, and its run folder."""
+"""The commands of `twinkle` for stacks: validate and render look at files alone, status and fetch at a cluster."""

@@ -18,15 +18,16 @@ DEADLINE_S = 20
 
 
 class Access:
-    """Calls with the rights of whom the kubeconfig names; `namespace` is the one asked for, else the kubeconfig's."""
+    """Calls with the rights of whom the kubeconfig names; `namespace` is the one asked for, else the context's."""
 
     def __init__(self, namespace: str | None = None, context: str | None = None) -> None:
         try:
             self.api = config.new_client_from_config(context=context)
-            _, active = config.list_kube_config_contexts()
+            contexts, active = config.list_kube_config_contexts()
         except (config.ConfigException, OSError) as error:
             raise OperatorError(f"the kubeconfig cannot be used: {error}") from error
-        self.namespace = namespace or active.get("context", {}).get("namespace") or "default"
+        chosen = next((each for each in contexts if each["name"] == context), active)
+        self.namespace = namespace or chosen.get("context", {}).get("namespace") or "default"
         self.core = client.CoreV1Api(self.api)
 
     def stack(self, name: str) -> tuple[Stack, Manifest]:

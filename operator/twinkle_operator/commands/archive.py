@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import tempfile
 from pathlib import Path
 from typing import IO, Protocol, cast
 
 from twinkle_operator.errors import OperatorError
+
+CHUNK = 1 << 16
 
 
 class Stream(Protocol):
@@ -26,7 +27,7 @@ def unpack(stream: Stream, name: str, into: Path) -> Path:
     names are refused. What is there already stays until the archive has come whole.
 
     Raises:
-        OperatorError: the archive is refused, broken, or holds nothing.
+        OperatorError: the archive is refused, broken, or holds nothing; or the stream says so at its end.
     """
     into.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=into) as place:
@@ -35,6 +36,8 @@ def unpack(stream: Stream, name: str, into: Path) -> Path:
                 for member in archive:
                     _check(member, name)
                     archive.extract(member, place, filter="data")
+            while stream.read(CHUNK):
+                pass  # behind the archive comes only how its writer ended
         except tarfile.FilterError as error:
             raise OperatorError(f"the archive of {name} is refused: {error}") from error
         except (tarfile.TarError, EOFError) as error:
@@ -43,9 +46,7 @@ def unpack(stream: Stream, name: str, into: Path) -> Path:
         if not found.is_dir():
             raise OperatorError(f"the archive holds no folder {name}")
         if target.exists():
-            old = Path(place) / "replaced"
-            target.rename(old)
-            shutil.rmtree(old)
+            target.rename(Path(place) / "replaced")  # and goes with that folder
         found.rename(target)
     return target
 

@@ -10,6 +10,9 @@ import yaml
 
 from twinkle_operator.problem import Path
 
+MOST_VALUES = 100_000
+"""Of a document, with what its aliases repeat: nine lines of them can stand for a billion."""
+
 
 class SyntaxProblem(ValueError):
     """A file that is no YAML; `line` counts from 1."""
@@ -63,22 +66,34 @@ def documents(text: str) -> Iterator[Document]:
         raise SyntaxProblem(f"no YAML: {error.problem}", mark.line + 1 if mark else 1) from error
     except yaml.YAMLError as error:
         raise SyntaxProblem(f"no YAML: {error}", 1) from error
+    except RecursionError as error:
+        raise SyntaxProblem("no YAML for Kubernetes: nested too deeply", 1) from error
 
 
 class _Reader:
     def __init__(self, loader: _Loader, document: Document):
         self.loader, self.document = loader, document
         self.entered: list[yaml.Node] = []
+        self.count = 0
 
     def read(self, node: yaml.Node, path: Path) -> Any:
+        self.count += 1
+        if self.count > MOST_VALUES:
+            raise SyntaxProblem(f"no YAML for Kubernetes: more than {MOST_VALUES} values", node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
-            return self.loader.construct_object(node, deep=True)
+            return self.scalar(node)
         if node in self.entered:
             raise SyntaxProblem("no YAML for Kubernetes: an anchor that holds itself", node.start_mark.line + 1)
         self.entered.append(node)
         value = self.mapping(node, path) if isinstance(node, yaml.MappingNode) else self.sequence(node, path)
         self.entered.pop()
         return value
+
+    def scalar(self, node: yaml.ScalarNode) -> Any:
+        try:
+            return self.loader.construct_object(node, deep=True)
+        except ValueError as error:
+            raise SyntaxProblem(f"no YAML: {str(error).splitlines()[0]}", node.start_mark.line + 1) from error
 
     def sequence(self, node: yaml.Node, path: Path) -> list[Any]:
         for index, each in enumerate(node.value):

@@ -149,15 +149,27 @@ def test_a_quota_is_told_and_tried_again(
     made(kuberay, namespace, "RayCluster", "s")
 
 
-@pytest.mark.parametrize("kind", ["RayCluster", "NetworkPolicy"])
+THEIRS: dict[str, tuple[str, Object]] = {
+    "RayCluster": (
+        "ray.io/v1",
+        {
+            "headGroupSpec": {
+                "rayStartParams": {},
+                "template": {"spec": {"containers": [{"name": "ray", "image": "theirs"}]}},
+            }
+        },
+    ),
+    "NetworkPolicy": ("networking.k8s.io/v1", {"podSelector": {}, "ingress": [{}]}),
+    # No field in common with ours: nothing conflicts when it is applied to.
+    "NetworkPolicy that conflicts with nothing": ("networking.k8s.io/v1", {"podSelector": {}}),
+}
+
+
+@pytest.mark.parametrize("what", THEIRS)
 def test_an_object_of_somebody_else_is_never_taken_over(
-    kuberay: KubeRay, namespace: str, operator: OperatorProcess, kind: str
+    kuberay: KubeRay, namespace: str, operator: OperatorProcess, what: str
 ) -> None:
-    pod = {"spec": {"containers": [{"name": "ray", "image": "theirs"}]}}
-    spec: Object = {"headGroupSpec": {"rayStartParams": {}, "template": pod}}
-    version = "ray.io/v1"
-    if kind == "NetworkPolicy":
-        spec, version = {"podSelector": {}, "ingress": [{}]}, "networking.k8s.io/v1"
+    kind, (version, spec) = what.partition(" ")[0], THEIRS[what]
     theirs = kuberay.create(
         {"apiVersion": version, "kind": kind, "metadata": {"name": "s", "namespace": namespace}, "spec": spec}
     )

@@ -1,7 +1,10 @@
 """Weights on a board: whoever looks finds a whole version, the newest."""
 
+import gc
 import os
 import stat
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,19 @@ def test_a_version_that_is_read_outlives_the_next_one_and_the_board(tmp_path: Pa
     assert board.newest(old.version) is None
 
 
+def test_a_tensor_outlives_the_payload_that_brought_it() -> None:
+    rest, shapes, buffer = payload(1).packed()
+    ends = weakref.ref(buffer)
+    tensor = WeightPayload.unpacked(rest, shapes, buffer).tensors["a"]
+    del rest, shapes, buffer
+    gc.collect()
+
+    assert ends() is not None
+    assert tensor.tolist() == [[1, 2, 3], [4, 5, 6]]
+    del tensor
+    assert ends() is None
+
+
 @pytest.mark.parametrize("at", [-1, -70])
 def test_a_changed_byte_is_noticed(tmp_path: Path, at: int) -> None:
     board = WeightFile(tmp_path / "weights")
@@ -76,6 +92,18 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> 
 
     with pytest.raises(WeightSyncError, match="holds no weights that a trainer wrote"):
         WeightFile(tmp_path / "weights").newest(None)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda content: content[:-100], lambda content: content.replace(b"float32", b"float31")]
+)
+def test_weights_that_do_not_fit_their_header_are_refused(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    board = WeightFile(tmp_path / "weights")
+    board.publish(WeightPayload.of(Version(0, 1), {"a": torch.arange(64.0)}))
+    board.path.write_bytes(change(board.path.read_bytes()))
+
+    with pytest.raises(WeightSyncError, match="holds no weights that a trainer wrote"):
+        board.newest(None)
 
 
 def test_weights_that_cannot_be_written_say_where(tmp_path: Path) -> None:

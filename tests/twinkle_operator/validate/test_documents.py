@@ -78,3 +78,19 @@ def test_what_is_no_yaml(text: str, line: int, what: str) -> None:
         list(documents(text))
 
     assert raised.value.line == line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a: 1\nb: !!int many\n", 2),
+        ("a: 1\nb: " + "9" * 5000, 2),
+        ("[" * 3000, 1),
+        ("a0: &a0 [x, x]\n" + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9)), 1),
+    ],
+)
+def test_what_would_end_python_or_never_end_is_no_yaml(text: str, line: int) -> None:
+    with pytest.raises(SyntaxProblem, match="no YAML") as caught:
+        list(documents(text))
+
+    assert caught.value.line == line

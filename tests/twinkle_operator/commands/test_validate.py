@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.kube.cases import HERE, base
-from twinkle_operator.validate.command import INVALID, VALID, validate
+from twinkle_operator.commands.validate import INVALID, VALID, validate
 
 VALID_STACK = (HERE / "base.yaml").read_text("utf-8")
 OTHER = "apiVersion: v1\nkind: Namespace\nmetadata: {name: rl}\n---\n"

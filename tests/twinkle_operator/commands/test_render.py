@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from twinkle_operator.render_command import render
+from twinkle_operator.commands.render import render
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 @pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.yaml")), ids=lambda file: file.stem)
