@@ -49,5 +49,5 @@ def test_every_error_of_infra_is_listed() -> None:
         name for name, each in vars(errors).items() if isinstance(each, type) and issubclass(each, errors.InfraError)
     ]
 
-    assert len(raised) == 3
+    assert len(raised) == 4
     assert [name for name in [*raised, "ConfigError"] if f"| `{name}` |" not in TEXT] == []

@@ -202,7 +202,7 @@ def test_weights_that_do_not_fit_are_named_and_change_nothing(
         (LoraConfig(target_modules=["q_proj"], bias="all"), "bias='all'"),
         ({"target_modules": ["q_proj"], "peft_type": "IA3"}, "kind 'IA3'"),
         ({"target_modules": ["q_proj"], "rank": 4}, "rank"),
-        ({"target_modules": ["q_proj"], "r": 0}, "does not fit|LoraConfig"),
+        ({"target_modules": ["q_proj"], "r": 0}, "r=0; it must be a number above 0"),
         ({"target_modules": ["q_proj"], "init_lora_weights": "pissa"}, "init_lora_weights='pissa' changes the base"),
         ({"target_modules": ["q_proj"], "layer_replication": [[0, 2]]}, "layer_replication"),
         ("/no/such/folder", "no adapter found: .*no/such/folder"),
