@@ -48,7 +48,7 @@ def queue_on_ray(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     With storage ``memory`` it listens for other machines too, which with ``ray`` it does anyway. With a journal Ray
     starts the actor again where it was.
     """
-    if options["storage"] == "memory":
+    if options.get("storage") == "memory":
         options = {**options, "listen": f"tcp://{ray.util.get_node_ip_address()}:0"}
     actor = TransferQueueController.remote(**options)
     try:
