@@ -123,6 +123,7 @@ class Applier:
         """The cache has nothing of that name: it is free, the cache is behind, or somebody removed our label."""
         live = await self._found(stack, resource, manifest)
         if resource == JOBS:
+            self._refuse_twice(stack, manifest, live)
             await self._check(stack)
         if live is not None:
             return await self._take(resource, manifest, live)
@@ -130,6 +131,13 @@ class Applier:
             return await self._client.apply(resource, manifest, force=False)
         except Conflict:
             return await self._contend(stack, resource, manifest)
+
+    def _refuse_twice(self, stack: Stack, manifest: Manifest, live: Manifest | None) -> None:
+        """An attempt begins once: another operator that began it may have bound it to another head."""
+        if live is not None:
+            self._cache.seen(JOBS, live)
+            if self._child(stack, manifest) is not None:
+                raise Outdated(f"RayJob {stack.namespace}/{manifest['metadata']['name']} has begun already")
 
     async def _change(self, stack: Stack, resource: Resource, manifest: Manifest) -> Manifest:
         try:
