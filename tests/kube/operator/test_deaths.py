@@ -95,7 +95,7 @@ class Victim:
 
     def replaced(self) -> None:
         """Another process, if it is dead."""
-        if self.dead and not self.process.runs():
+        if not self.process.runs():
             self.process = self._start()
 
 
