@@ -77,11 +77,14 @@ class Victim:
         self.dead = False
 
     def dies_at(self, number: int, name: str) -> Fault:
-        self.dead, calls = False, itertools.count()
+        if not self.process.runs():  # the death at the last call about a stack may come when all of it is seen
+            self.process = self._start()
+        process, calls = self.process, itertools.count()
+        self.dead = False
 
         def die() -> None:
-            self.process.kill()
-            self.process.wait()
+            process.kill()
+            process.wait()
             self.dead = True
 
         def fault(call: Call) -> Then | None:
@@ -92,7 +95,7 @@ class Victim:
 
     def replaced(self) -> None:
         """Another process, if it is dead."""
-        if self.dead and not self.process.runs():
+        if not self.process.runs():
             self.process = self._start()
 
 
