@@ -11,6 +11,7 @@ import subprocess
 
 from e2e import assets
 from e2e.environment import REPOSITORY
+from e2e.journal import objects, until
 from e2e.node import NodeError, kubectl
 from e2e.settings import ADMIN, KUBERAY_IMAGE, WORK
 
@@ -18,8 +19,6 @@ KUBERAY_NAMESPACE = "kuberay-system"
 RELEASE, OPERATOR_NAMESPACE = "twinkle", "twinkle-system"
 CHART = REPOSITORY / "charts" / "twinkle-operator"
 VALUES = REPOSITORY / "e2e" / "values.yaml"
-# Not --for=condition=Established: kubectl gives up on a CRD so new that it has no conditions at all.
-ESTABLISHED = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
 
 
 def kuberay() -> None:
@@ -28,7 +27,7 @@ def kuberay() -> None:
     The operator does not ask again for kinds it did not find when it started: its CRDs are Established before.
     """
     kubectl("apply", "--server-side", f"--filename={assets.kuberay() / 'crd' / 'bases'}")
-    kubectl("wait", ESTABLISHED, "--timeout=30s", "crd", "--all")
+    until(90, "every CRD of KubeRay", _all_established)  # kubectl wait breaks off at one that has no status yet
     kubectl("create", "namespace", KUBERAY_NAMESPACE)
     folder = WORK / "kuberay"
     shutil.copytree(assets.kuberay(), folder / "config")
@@ -74,3 +73,8 @@ def available(deployment: str, namespace: str, within_s: int = 120) -> None:
 if __name__ == "__main__":
     kuberay()
     operator()
+
+
+def _all_established() -> bool:
+    kept = [crd.get("status", {}).get("conditions") or [] for crd in objects("crd")]
+    return all(any(it["type"] == "Established" and it["status"] == "True" for it in each) for each in kept)

@@ -32,7 +32,6 @@ READY_WITHIN_S = 60
 LOG_LINES = 15
 ADMIN = ("test-admin", ("system:masters",))
 
-# Not --for=condition=Established: kubectl gives up on a CRD so new that it has no conditions at all.
 ESTABLISHED_WITHIN_S = 90
 
 # Everything this server started, and its folder, ends with the process that holds the other end of standard input:
