@@ -13,12 +13,18 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OF_THE_IMAGE = Path("/usr")  # an interpreter there is the image's own, too
+OF_PODS = Path("/tmp")  # pods of the operator mount a folder of their own there
 
 
 def places() -> list[Path]:
     """The folders of the host that containers see; none lies in another."""
     wanted = {REPOSITORY, Path(sys.prefix), Path(sys.base_prefix)} - {OF_THE_IMAGE}
     return sorted(place for place in wanted if not any(other in place.parents for other in wanted))
+
+
+def hidden() -> list[Path]:
+    """Of those, the folders that no pod would see."""
+    return [place for place in places() if OF_PODS in (place, *place.parents)]
 
 
 def variables() -> list[str]:

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from e2e import assets, configuration, host, images
+from e2e import assets, configuration, environment, host, images
 from e2e.authority import Authority
 from e2e.settings import (
     ADMIN,
@@ -79,6 +79,8 @@ def up() -> None:
         raise NodeError("a node needs Linux and root")
     if WORK.exists() or list(host.CGROUPS.glob("*/kubepods")):
         raise NodeError(f"{WORK} or a cgroup 'kubepods' exists: a node runs here, end it with 'make cluster-down'")
+    if hidden := environment.hidden():
+        raise NodeError(f"{hidden[0]} lies in {environment.OF_PODS}, which pods cover: move the checkout elsewhere")
     missing = assets.missing(assets.CLUSTER)
     if missing:
         raise NodeError(f"no {', '.join(missing)}: run 'make cluster-assets'")

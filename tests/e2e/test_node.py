@@ -3,6 +3,8 @@ import ssl
 import threading
 from pathlib import Path
 
+import pytest
+
 from e2e import configuration, environment
 from e2e.authority import Authority
 
@@ -51,3 +53,9 @@ def test_containers_keep_containerds_mounts_and_lose_its_limit_of_files() -> Non
 
     assert made["process"] == {"cwd": "/"}
     assert made["mounts"] == [{"destination": "/proc"}, *environment.mounts()]
+
+
+def test_a_checkout_that_pods_would_not_see_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "REPOSITORY", Path("/tmp/twinkle"))
+
+    assert Path("/tmp/twinkle") in environment.hidden()
