@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 import msgspec
@@ -98,9 +99,7 @@ class Operator:
                 for task in done:
                     task.result()
             finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+                await _end(tasks)
 
     async def _stopped(self) -> None:
         await self._stop.wait()
@@ -205,3 +204,15 @@ class Operator:
 def _settle(future: asyncio.Future[BaseException | None], why: BaseException | None) -> None:
     if not future.done():
         future.set_result(why)
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel until all are done: wait_for of Python 3.11 swallows a cancellation that comes together with its result."""
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=STOP_S + 1)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # heard, so that asyncio does not complain
