@@ -207,7 +207,7 @@ def _settle(future: asyncio.Future[BaseException | None], why: BaseException | N
 
 
 async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
-    """Cancel until all are done: wait_for of Python 3.11 swallows a cancellation that comes together with its result."""
+    """Cancel until all are done: wait_for of Python 3.11 may swallow a cancellation that comes with its result."""
     left = set(tasks)
     while left:
         for task in left:
