@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -155,3 +155,20 @@ def _verdict(figure: Figure) -> str:
         return "|"
     unit = "" if figure.ratios and figure.target.startswith("ratio") else f" {figure.unit}"
     return f"{figure.target}{unit} | {'reached' if figure.reached else '**missed**'}"
+
+
+def run_parts(name: str, title: str, parts: Mapping[str, Callable[[], list[Figure]]], chosen: Sequence[str]) -> int:
+    """Measure the chosen parts (none: all), write after each, print; 1 when one figure was missed, 2 for no such part."""
+    unknown = [part for part in chosen if part not in parts]
+    if unknown:
+        print(f"{unknown[0]!r} is none of {', '.join(parts)}")
+        return 2
+    stem = f"{name}-part" if chosen else name
+    command = " ".join([f"python -m benchmarks.{name}", *chosen]) if chosen else f"make bench-{name}"
+    figures: list[Figure] = []
+    for part in chosen or parts:
+        print(f"{part} ...", flush=True)
+        figures += parts[part]()
+        written = write(stem, title, command, figures)
+    print(written.read_text())
+    return int(not all(figure.reached for figure in figures))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks.operator import scene
-from benchmarks.table import Figure, largest_at_most, less, median_at_most, shown, times_at_least, write
+from benchmarks.table import Figure, largest_at_most, less, median_at_most, run_parts, shown, times_at_least
 from tests.kube.process import OperatorProcess
 from twinkle_operator.client import MERGE, Client
 from twinkle_operator.resources import POLICIES, STACKS
@@ -144,19 +144,7 @@ PARTS: dict[str, Callable[[], list[Figure]]] = {"imports": imports, "many": many
 
 def main(names: list[str]) -> int:
     """Measure, write, print; 1 when a figure was missed, 2 for a name that is none."""
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        print(f"{unknown[0]!r} is none of {', '.join(PARTS)}")
-        return 2
-    stem = "operator-part" if names else "operator"
-    command = " ".join(["python -m benchmarks.operator", *names]) if names else "make bench-operator"
-    figures: list[Figure] = []
-    for name in names or PARTS:
-        print(f"{name} ...", flush=True)
-        figures += PARTS[name]()
-        written = write(stem, "The operator", command, figures)
-    print(written.read_text())
-    return int(not all(figure.reached for figure in figures))
+    return run_parts("operator", "The operator", PARTS, names)
 
 
 if __name__ == "__main__":

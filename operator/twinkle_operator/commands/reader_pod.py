@@ -53,12 +53,7 @@ def reader_pod(stack: Stack, head: Manifest | None, *, deadline: int) -> Manifes
             "securityContext": _security(model),
             "containers": [_container(image, spec.run.volume.path, deadline)],
             # Read-only where it is mounted: a read-only claim cannot be attached where the head has it for writing.
-            "volumes": [
-                {
-                    "name": "runs",
-                    "persistentVolumeClaim": {"claimName": spec.run.volume.claim_name},
-                }
-            ],
+            "volumes": [{"name": "runs", "persistentVolumeClaim": {"claimName": spec.run.volume.claim_name}}],
         },
     }
 
