@@ -158,7 +158,7 @@ def _verdict(figure: Figure) -> str:
 
 
 def run_parts(name: str, title: str, parts: Mapping[str, Callable[[], list[Figure]]], chosen: Sequence[str]) -> int:
-    """Measure the chosen parts (none: all), write after each, print; 1 when one figure was missed, 2 for no such part."""
+    """Measure the chosen parts (none: all), write after each, print; 1 when a figure was missed, 2 for no such part."""
     unknown = [part for part in chosen if part not in parts]
     if unknown:
         print(f"{unknown[0]!r} is none of {', '.join(parts)}")
