@@ -107,7 +107,12 @@ class Book:
                 self.hold(lease.task, lease.parts, self.clock())
         self.done(lease.parts)
 
-    def give_back(self, lease: Lease, how: str, *, lost: bool = False) -> None:
+    def give_back(self, lease: Lease, how: str) -> None:
+        """End a lease whose rows were not done, and free what nobody needs any more."""
+        self.end(lease, how)
+        self.done(lease.parts)
+
+    def end(self, lease: Lease, how: str, *, lost: bool = False) -> None:
         """Rows return to the task, less what was written under the lease: a half-done row starts anew.
 
         A row whose new fields another task has taken already stays, and counts as consumed: the work was done.
@@ -124,7 +129,6 @@ class Book:
                 self.withdraw(partition, field, there[~np.isin(there, rows[kept])])
             self.move(lease.task, [(partition, rows[kept])], LEASED, CONSUMED)
             self.move_back(lease.task, partition, rows[~kept], LEASED)
-        self.done(lease.parts)
 
     def withdraw(self, partition: Partition, field: str, rows: Rows) -> None:
         """These rows have this field no more, if they had it, and its values may be forgotten."""

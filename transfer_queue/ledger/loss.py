@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from transfer_queue.errors import FieldLostError
 from transfer_queue.ledger.book import Book
-from transfer_queue.ledger.lease import Lease
+from transfer_queue.ledger.lease import Lease, Part
 from transfer_queue.ledger.partition import LOST, ROOT, THERE, Partition
 from transfer_queue.ledger.view import CONSUMED, Rows
 
@@ -17,11 +18,32 @@ Mask = NDArray[np.bool_]
 """A bit per row of a partition."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """What goes in one partition: fields `lost` with the storage, fields `going` with them, tasks that do rows `again`.
+
+    Rows in `roots` lost a field with which they were put.
+    """
+
+    partition: Partition
+    lost: dict[str, Mask]
+    roots: Mask
+    going: dict[str, Mask]
+    again: dict[str, Mask]
+
+
 def lose(book: Book, indexes: Sequence[int], fields: Iterable[str]) -> None:
     """Carry out `Ledger.lose`."""
     names = list(dict.fromkeys(fields))
-    for partition, rows in book.steps.still_there(indexes):
-        _lose_in(book, partition, rows, names)
+    losses = [_loss(partition, rows, names) for partition, rows in book.steps.still_there(indexes)]
+    for loss in losses:
+        loss.partition.drop(np.flatnonzero(loss.roots), "lost")
+    # Nothing is freed before every row is where it belongs: when the leases end, all tasks may seem to be through.
+    touched = [part for loss in losses for part in _end_leases(book, loss)]
+    for loss in losses:
+        _do_again(book, loss)
+        touched.append((loss.partition, np.flatnonzero(loss.roots)))
+    book.done(touched)
 
 
 def check_not_lost(book: Book, indexes: Sequence[int], field: str) -> None:
@@ -35,7 +57,7 @@ def check_not_lost(book: Book, indexes: Sequence[int], field: str) -> None:
             )
 
 
-def _lose_in(book: Book, partition: Partition, rows: Rows, fields: list[str]) -> None:
+def _loss(partition: Partition, rows: Rows, fields: list[str]) -> _Loss:
     mask = np.zeros(partition.size, dtype=np.bool_)
     mask[rows] = True
     lost = {field: mask & partition.has(field) for field in fields}
@@ -43,17 +65,17 @@ def _lose_in(book: Book, partition: Partition, rows: Rows, fields: list[str]) ->
     for field, there in lost.items():
         roots |= there & partition.marked(field, ROOT)
     going = {field: there & ~roots for field, there in lost.items()}
-    again = _spread(partition, going)
-    partition.drop(np.flatnonzero(roots), "lost")
-    _end_leases(book, partition, lost, going)
-    for field, there in lost.items():
-        _mark(partition, field, there)
-    for field, there in going.items():
-        book.withdraw(partition, field, np.flatnonzero(there))
-    for task, there in again.items():
-        done = there & (partition.task(task).state == CONSUMED)
-        book.move_back(task, partition, np.flatnonzero(done), CONSUMED)
-    book.done([(partition, np.flatnonzero(roots))])
+    return _Loss(partition, lost, roots, going, _spread(partition, going))
+
+
+def _do_again(book: Book, loss: _Loss) -> None:
+    for field, there in loss.lost.items():
+        _mark(loss.partition, field, there)
+    for field, there in loss.going.items():
+        book.withdraw(loss.partition, field, np.flatnonzero(there))
+    for task, there in loss.again.items():
+        done = there & (loss.partition.task(task).state == CONSUMED)
+        book.move_back(task, loss.partition, np.flatnonzero(done), CONSUMED)
 
 
 def _spread(partition: Partition, going: dict[str, Mask]) -> dict[str, Mask]:
@@ -91,14 +113,17 @@ def _any(masks: dict[str, Mask], like: Mask) -> Mask:
     return found
 
 
-def _end_leases(book: Book, partition: Partition, lost: dict[str, Mask], going: dict[str, Mask]) -> None:
-    """End the leases on rows of which a field goes that they read or have written."""
-    for lease in book.leases.of([partition]):
-        for field, gone in {**lost, **{name: going[name] | lost.get(name, False) for name in going}}.items():
-            if _concerns(lease, partition, field, gone):
-                text = f"ended: field {field!r} of its rows was lost with its storage; the rows went back to the task"
-                book.give_back(lease, text, lost=True)
-                break
+def _end_leases(book: Book, loss: _Loss) -> list[Part]:
+    """End the leases on rows of which a field goes that they read or have written; their rows."""
+    ended: list[Part] = []
+    gone = {**loss.lost, **{name: there | loss.lost.get(name, False) for name, there in loss.going.items()}}
+    for lease in book.leases.of([loss.partition]):
+        field = next((name for name, there in gone.items() if _concerns(lease, loss.partition, name, there)), None)
+        if field is not None:
+            text = f"ended: field {field!r} of its rows was lost with its storage; the rows went back to the task"
+            book.end(lease, text, lost=True)
+            ended += lease.parts
+    return ended
 
 
 def _concerns(lease: Lease, partition: Partition, field: str, gone: Mask) -> bool:

@@ -94,6 +94,36 @@ def test_the_producers_own_lease_ends_too_as_its_work_is_lost() -> None:
     assert count(ledger, ledger.steps.alive[0], "rollout").ready == 2
 
 
+def test_a_step_whose_last_row_is_made_anew_is_not_cleared() -> None:
+    ledger, _ = ledger_of(prompts=2, samples=1, tasks=("rollout",))
+    ledger.put_rows(2, ["prompt"], 0)
+    taken = ledger.take(want("rollout", 2, fields=("prompt",), lease_s=10.0))
+    assert taken
+    ledger.put_fields(taken.indexes, ["x"], taken.lease_id)
+    produced(ledger, "reward", "x", ("reward",))
+    ledger.lose(taken.indexes, ["x"])
+
+    assert Freed(0) not in ledger.effects
+    again = ledger.take(want("rollout", 2, fields=("prompt",), lease_s=10.0))
+    assert again
+    assert again.indexes == taken.indexes
+
+
+def test_steps_of_one_lease_are_made_anew_together() -> None:
+    ledger, _ = ledger_of(prompts=1, samples=1, tasks=("rollout",))
+    rows = [row for step in (0, 1) for row in ledger.put_rows(1, ["prompt"], step) or []]
+    taken = ledger.take(want("rollout", 2, fields=("prompt",), lease_s=10.0))
+    assert taken
+    ledger.put_fields(rows, ["x"], taken.lease_id)
+    reads = ledger.take(want("reward", 2, fields=("x",), lease_s=10.0))
+    assert reads
+    ledger.ack(reads.lease_id or 0)
+    ledger.lose(rows, ["x"])
+
+    assert sorted(ledger.steps.alive) == [0, 1]
+    assert count(ledger, ledger.steps.alive[1], "rollout").ready == 1
+
+
 def test_a_row_that_lost_what_it_was_put_with_is_dropped_for_every_task() -> None:
     ledger, _ = ledger_of(prompts=2, samples=1)
     indexes = ledger.put_rows(2, ["x"], 0)

@@ -378,7 +378,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
-TestLedger = LedgerMachine.TestCase
+TestLedger = pytest.mark.timeout(400)(LedgerMachine.TestCase)  # what fails is told after minutes of shrinking
 
 
 class LosesOneRow(Ledger):
