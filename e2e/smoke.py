@@ -9,21 +9,25 @@ Its lines and, after a failure, all objects, events and logs lie in `runs/cluste
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from e2e import assets, install, node
 from e2e.environment import REPOSITORY
 from e2e.journal import Journal, objects, until
 from e2e.node import MANIFESTS, NodeError, kubectl
+from e2e.settings import ADMIN
 
 LOG = REPOSITORY / "runs" / "cluster-smoke.log"
 EXAMPLE = REPOSITORY / "examples" / "quickstart.yaml"
 LEARNED = 0.8
-READY_S, TRAINED_S = 300, 600
+READY_S, TRAINED_S, FETCHED_S = 300, 600, 120
 CONTROLLER, SAMPLER, TRAINER = "ControllerActor", "RolloutReplica", "TrainerRank"
 
 
@@ -36,7 +40,7 @@ def train_quickstart(journal: Journal) -> None:
     watch.until(TRAINED_S, "its tenth step", lambda: watch.step() >= 10)
     _check_places("quickstart", journal)
     watch.until(TRAINED_S, "its end", watch.has_ended)
-    _check_result(watch, "quickstart", journal)
+    _check_result("quickstart", journal)
 
 
 def lose_the_head(journal: Journal) -> None:
@@ -55,7 +59,7 @@ def lose_the_head(journal: Journal) -> None:
     journal.say(f"deleted {head} at step {watch.step()}; the checkpoint is of step {saved}")
     watch.until(READY_S, "a second attempt", lambda: watch.status().get("attempts", 0) >= 2)
     watch.until(TRAINED_S, "its end", watch.has_ended)
-    result = _check_result(watch, name, journal)
+    result = _check_result(name, journal)
     _require(result["lineage"] >= 1, f"lineage is {result['lineage']}: the second attempt began anew")
     status = watch.status()
     _require(status.get("restarts") == 1, f"restarts are {status.get('restarts')} and not 1")
@@ -122,10 +126,20 @@ def _check_places(name: str, journal: Journal) -> None:
         _require(labels == [group], f"pods of worker group {group} are labelled {labels}")
 
 
-def _check_result(watch: Watched, name: str, journal: Journal) -> dict[str, Any]:
-    """The held-out reward of a run, read from its folder while the head is there."""
-    folder = watch.status()["runFolder"]
-    result: dict[str, Any] = json.loads(kubectl("exec", _head(name), "--", "cat", f"{folder}/result.json"))
+def _check_result(name: str, journal: Journal) -> dict[str, Any]:
+    """The held-out reward of a run, from its folder as `twinkle fetch` brings it to this machine."""
+    with tempfile.TemporaryDirectory() as place:
+        command = [str(Path(sys.prefix, "bin", "twinkle")), "fetch", name, "--namespace", "default", "--to", place]
+        given = {**os.environ, "KUBECONFIG": str(ADMIN)}
+        ended = subprocess.run(command, env=given, capture_output=True, text=True, timeout=FETCHED_S, check=False)
+        _require(ended.returncode == 0, f"twinkle fetch {name} failed: {ended.stderr.strip()}")
+        journal.say(f"twinkle fetch {name}: {ended.stdout.strip()}")
+        folders = list(Path(place).iterdir())
+        _require(len(folders) == 1, f"twinkle fetch left {[each.name for each in folders]} and not one folder")
+        files = {str(each.relative_to(folders[0])) for each in folders[0].rglob("*")}
+        lacking = sorted({"result.json", "report.html", "adapter/adapter_model.safetensors"} - files)
+        _require(not lacking, f"twinkle fetch brought no {lacking}; there are {sorted(files)}")
+        result: dict[str, Any] = json.loads((folders[0] / "result.json").read_text())
     journal.say(f"held-out reward {result['eval_reward_after']:.3f} after {result['steps']} steps")
     _require(result["eval_reward_after"] >= LEARNED, f"the held-out reward is below {LEARNED}")
     return result

@@ -67,10 +67,10 @@ def test_a_replica_has_its_devices_on_one_node(nodes: Any) -> None:
 
 
 def test_replicas_that_fit_no_node_are_told_with_what_is_free(nodes: Any) -> None:
-    twinkle.initialize("ray", [DeviceGroup("sampler", 6, "cuda")], timeout_s=1)
+    twinkle.initialize("ray", [DeviceGroup("sampler", 6, "cuda")], timeout_s=5)
     with pytest.raises(
         ConfigError,
-        match=r"'sampler' asks for 6 ranks as 3 x {GPU: 2}; the Ray cluster could not give that within 1 s; free: node "
+        match=r"'sampler' asks for 6 ranks as 3 x {GPU: 2}; the Ray cluster could not give that within 5 s; free: node "
         r".*{CPU: 3 of 3, GPU: 3 of 3} with labels {pool: a}",
     ):
         Replicas(device_mesh=DeviceMesh.from_sizes(dp_size=3, tp_size=2), remote_group="sampler")
