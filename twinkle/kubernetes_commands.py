@@ -11,6 +11,7 @@ from twinkle.errors import ConfigError
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
+DAY_S = 86_400
 NAMESPACES = ("kuberay", "operator", "prometheus")
 
 
@@ -94,14 +95,25 @@ def _add_fetch(commands: "Commands") -> None:
         "fetch",
         help="the run folder of a TrainingStack on Kubernetes",
         description="Copies the run folder of a stack to this machine: from its volume by a pod that is there only for "
-        "that, or, without run.volume, from its head. What is there already is replaced once all has come.",
+        "that, or, without run.volume, from its head. What is there already is replaced once all has come. "
+        "A run that leaves less than 1 GiB of this machine's disk free is refused.",
     )
     _add_place(fetch)
     fetch.add_argument("--to", type=Path, default=Path("runs"), metavar="FOLDER", help="where to put it (default runs)")
     fetch.add_argument(
-        "--deadline", type=int, default=900, metavar="SECONDS", help="for which the reader pod lives (default 900)"
+        "--deadline",
+        type=_seconds,
+        default=900,
+        metavar="SECONDS",
+        help="in which all of it has to come, the reader pod's start too (default 900)",
     )
     fetch.set_defaults(run_command=_fetch)
+
+
+def _seconds(text: str) -> int:
+    if text.isdecimal() and len(text) <= len(str(DAY_S)) and 1 <= int(text) <= DAY_S:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is out of range: a whole number of seconds, 1 to {DAY_S}")
 
 
 def _fetch(options: argparse.Namespace) -> int:

@@ -152,9 +152,14 @@ def seconds(text: str | None) -> float:
 
 
 def exit_code(message: str) -> int | None:
-    """Of the driver, from Ray's sentence about a job that failed."""
-    found = re.search(r"exit code:? (\d{1,3})\b", message)
-    return int(found[1]) if found else None
+    """Of the driver, from Ray's sentence about a job that failed; 128 and the signal if one ended it, as shells say.
+
+    Ray starts the entrypoint by /bin/sh and tells Python's return code: -9 where that shell replaces itself by its one
+    command (bash, newer dash), 137 where it waits for it.
+    """
+    found = re.search(r"exit code:? (-?\d{1,3})\b", message)
+    code = int(found[1]) if found else None
+    return code if code is None or code >= 0 else 128 - code
 
 
 def _number(text: str | None) -> int:

@@ -12,6 +12,8 @@ from twinkle_operator.words import HEAD
 ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 INVALID_RUN, LOST_WORKER, TERMINATED = 2, 75, 143
 """Exit codes of `twinkle-train`: bad input, a lost process or machine, SIGTERM."""
+KILLED = 137
+"""SIGKILL: others', no word of the program's."""
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -26,17 +28,18 @@ def verdict(attempt: int, job: Job | None, observed: Observed) -> Ended | None:
     """How the attempt ended; None while it goes on.
 
     What Ray says of the entrypoint counts before what became of the head since: that it ended well, or with which code.
+    One that was killed may have been so with its head.
     """
     if job is None:
         return Ended("restart", "RayJobLost", f"the RayJob of attempt {attempt} is gone")
     if job.status == "SUCCEEDED":
         return Ended("complete", "Completed", f"attempt {attempt} has trained to its end")
-    if job.status == "FAILED" and job.exit_code is not None:
-        return _by_code(attempt, job, job.exit_code)
+    if job.status == "FAILED" and job.exit_code not in (None, KILLED):
+        return _by_code(attempt, job)
     if (lost := _lost(attempt, job, observed)) is not None:
         return lost
     if job.status == "FAILED":
-        return Ended("failure", "EntrypointFailed", f"attempt {attempt} failed: {last_line(job.message)}")
+        return _by_code(attempt, job)
     if job.status == "STOPPED":
         return Ended("restart", "Stopped", f"attempt {attempt} was stopped through Ray")
     if job.deployment in ("Failed", "ValidationFailed"):
@@ -64,8 +67,10 @@ def last_line(text: str, most: int = 256) -> str:
     return clean if len(clean) <= most else clean[: most - 1] + "…"
 
 
-def _by_code(attempt: int, job: Job, code: int) -> Ended:
-    said = f"attempt {attempt} ended with exit code {code}: {last_line(job.message)}"
+def _by_code(attempt: int, job: Job) -> Ended:
+    code = job.exit_code
+    how = "failed" if code is None else f"ended with exit code {code}"
+    said = f"attempt {attempt} {how}: {last_line(job.message)}"
     if code == INVALID_RUN:
         return Ended("invalid", "InvalidRun", said)
     if code == LOST_WORKER:

@@ -35,6 +35,15 @@ def test_validate_needs_a_file_and_looks_at_updates() -> None:
     assert "a mesh or a role changes only while the stack is suspended" in update.stdout
 
 
+@pytest.mark.parametrize("given", ["0", "-3", "nan", "2.5", "1" * 5000, "86401", ""])
+def test_a_deadline_that_is_none_is_refused_before_anything_is_asked(given: str) -> None:
+    refused = twinkle("fetch", "s", f"--deadline={given}")
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    said = f"twinkle fetch: argument --deadline: {given!r} is out of range: a whole number of seconds, 1 to 86400\n"
+    assert refused.stderr == said
+
+
 def test_without_the_extra_a_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = ("twinkle_operator.validate", "twinkle_operator.commands")
     for name in [name for name in sys.modules if name.startswith(loaded)]:

@@ -44,7 +44,7 @@ JOBS = st.builds(
     note=st.sampled_from(["", "{}", '{"failures": 3}', '{"failures": "x"}', "[", '{"checkpoint": null}']),
     status=st.sampled_from(["", "PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED", "new word"]),
     deployment=st.sampled_from(["", "Initializing", "Running", "Complete", "Failed", "ValidationFailed"]),
-    message=WORDS, exit_code=st.sampled_from([None, 0, 1, 2, 75, 143, -9]), deleting=st.booleans(),
+    message=WORDS, exit_code=st.sampled_from([None, 0, 1, 2, 75, 143, 137]), deleting=st.booleans(),
 )  # fmt: skip
 POLLS = st.builds(
     Poll, at=st.floats(0, 2e9), queue=st.none() | st.builds(Queue, summary=WORDS), progress=st.none() | PROGRESS,

@@ -97,6 +97,18 @@ def test_entrypoints_may_fail_as_often_as_backoff_limit_says(world: World) -> No
     assert (world.status.failures, world.status.attempts, list(world.jobs)) == (3, 3, ["demo-3"])
 
 
+def test_a_driver_that_was_killed_with_its_head_does_not_count(world: World) -> None:
+    """An eviction without grace kills both: 137 is no word of the program."""
+    head = world.head()
+    assert head is not None
+    world.exit(137)
+    world.kuberay()
+    head.lost = True
+    world.settle(8)
+
+    assert (world.status.failures, world.status.restarts) == (0, 1)
+
+
 @pytest.mark.parametrize("how", ["deleted", "restarted", "evicted"])
 def test_a_lost_head_is_a_restart_on_the_next_one(world: World, how: str) -> None:
     head = world.head()

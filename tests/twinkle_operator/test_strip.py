@@ -121,5 +121,7 @@ def test_the_first_trouble_of_a_cluster_is_told() -> None:
 def test_exit_codes_are_read_and_nothing_is_taken_for_one() -> None:
     assert strip.exit_code("Job entrypoint command failed with exit code 1, last available logs") == 1
     assert strip.exit_code("exit code: 75") == 75
+    assert strip.exit_code("Job entrypoint command failed with exit code -9. No logs available.") == 137
+    assert strip.exit_code("Job entrypoint command failed with exit code -15, last available logs") == 143
     assert strip.exit_code("exit code 12345") is None
     assert strip.exit_code("") is None

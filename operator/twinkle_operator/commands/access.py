@@ -57,6 +57,8 @@ def asked(what: str) -> Iterator[None]:
     try:
         yield
     except client.ApiException as error:
+        if not error.status:  # of a WebSocket that was not opened
+            raise OperatorError(f"{what}: the API server does not answer ({error.reason})") from error
         reasons = {401: "the kubeconfig's login is not valid", 403: "you may not do that", 404: "there is none"}
         why = reasons.get(error.status, f"the API server answered {error.status} {error.reason}")
         raise OperatorError(f"{what}: {why}") from error

@@ -108,6 +108,22 @@ def test_a_run_that_lay_on_its_head_is_gone_with_it(
     assert "has no run.volume" in text
 
 
+def test_an_exec_that_the_api_server_refuses_is_one_sentence(
+    kuberay: KubeRay, api_server: ApiServer, namespace: str, operator: OperatorProcess, tmp_path: Path
+) -> None:
+    """No node has the head here."""
+    kuberay.create(stack("s", namespace))
+    eventually("a cluster", lambda: kuberay.get("RayCluster", namespace, "s"))
+    kuberay.run_cluster(namespace, "s")
+    eventually("a run folder", lambda: (kuberay.get("TrainingStack", namespace, "s") or {})["status"].get("runFolder"))
+    code, text = twinkle(api_server.admin, "fetch", "s", "-n", namespace, "--to", str(tmp_path / "runs"))
+
+    assert (code, text.count("\n")) == (2, 1)
+    assert text.startswith(f"twinkle: tar in pod {namespace}/s-headgroup-")
+    assert text.endswith(": the API server answered 400 Bad Request\n")
+    assert not (tmp_path / "runs").exists()
+
+
 def test_pod_security_restricted_lets_the_reader_in(kuberay: KubeRay, api_server: ApiServer, namespace: str) -> None:
     core = client.CoreV1Api(api_server.client())
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -5,32 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from kubernetes.config import kube_config
 
+from tests.twinkle_operator.commands.kubeconfig import write_kubeconfig
 from twinkle_operator.commands.access import Access
 from twinkle_operator.errors import OperatorError
 
 
 @pytest.fixture
 def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    path = tmp_path / "kubeconfig"
-    names = ("here", "there")
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "here",
-                "clusters": [{"name": name, "cluster": {"server": f"https://{name}.example"}} for name in names],
-                "users": [{"name": "me", "user": {"token": "t"}}],
-                "contexts": [
-                    {"name": name, "context": {"cluster": name, "user": "me", "namespace": f"team-{name}"}}
-                    for name in names
-                ],
-            }
-        )
-    )
+    path = write_kubeconfig(tmp_path, here="https://here.example", there="https://there.example")
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
     return path
 
