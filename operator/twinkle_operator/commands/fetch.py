@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from kubernetes import client
 
 from twinkle_operator.commands.access import DEADLINE_S, Access, asked
 from twinkle_operator.commands.archive import unpack
-from twinkle_operator.commands.pod_exec import output
+from twinkle_operator.commands.pod_exec import MOST_SAID, output
 from twinkle_operator.commands.reader_pod import CONTAINER, reader_pod
 from twinkle_operator.errors import OperatorError
+from twinkle_operator.groups import one_line
 from twinkle_operator.observed import Stack
 from twinkle_operator.resources import Manifest
 from twinkle_operator.strip import pod as stripped
@@ -25,7 +27,9 @@ POLL_S = 0.5
 
 
 def fetch(name: str, namespace: str | None, context: str | None, into: Path, *, deadline: int) -> Path:
-    """Bring the run folder into `into`; where it is then. The reader pod is deleted, whatever happens, Ctrl-C too.
+    """Bring the run folder into `into`; where it is then. What it waits for goes to stderr.
+
+    The reader pod is deleted, whatever happens, Ctrl-C too.
 
     Args:
         deadline: seconds for all of it, waiting for the reader pod too.
@@ -79,7 +83,7 @@ def _delete(access: Access, name: str) -> None:
 
 
 def _await_running(access: Access, name: str, end: float) -> None:
-    where = f"the reader pod {access.namespace}/{name}"
+    where, said = f"the reader pod {access.namespace}/{name}", ""
     while True:
         with asked(where):
             pod = access.core.read_namespaced_pod(name, access.namespace, _request_timeout=DEADLINE_S)
@@ -90,6 +94,8 @@ def _await_running(access: Access, name: str, end: float) -> None:
             raise OperatorError(f"{where} ended before it could read: {why}")
         if time.monotonic() > end:
             raise OperatorError(f"{where} did not start in time: {why}")
+        if why != said and (said := why):
+            print(f"{where} does not run yet: {one_line(why, MOST_SAID)}", file=sys.stderr)
         time.sleep(POLL_S)
 
 

@@ -14,6 +14,8 @@ CONTAINER = "reader"
 NOBODY = 65534
 PLACE = ("imagePullSecrets", "nodeSelector", "tolerations", "priorityClassName", "runtimeClassName", "schedulerName")
 """Of the head's pod, so that it finds a node and its image."""
+IMAGE = ("image", "imagePullPolicy")
+"""Of the head's container: what a node has and no registry knows is not pulled."""
 
 
 def reader_pod(stack: Stack, head: Manifest | None, *, deadline: int) -> Manifest:
@@ -28,8 +30,8 @@ def reader_pod(stack: Stack, head: Manifest | None, *, deadline: int) -> Manifes
             f"{stack.namespace}/{stack.name} has no run.volume, so no pod but its head can read the run"
         )
     model = pod_template.head(spec, stack.name)["spec"]
-    image = model["containers"][0].get("image")
-    if not image:
+    image = {key: model["containers"][0][key] for key in IMAGE if key in model["containers"][0]}
+    if "image" not in image:
         raise OperatorError(f"{stack.namespace}/{stack.name} names no image for its head")
     pod: dict[str, Any] = {key: model[key] for key in PLACE if key in model}
     if head is not None and head.get("spec", {}).get("nodeName"):
@@ -72,10 +74,10 @@ def _security(model: Manifest) -> Manifest:
     }
 
 
-def _container(image: str, path: str, deadline: int) -> Manifest:
+def _container(image: Manifest, path: str, deadline: int) -> Manifest:
     return {
         "name": CONTAINER,
-        "image": image,
+        **image,
         "command": ["sleep", str(deadline)],
         "resources": {
             "requests": {"cpu": "50m", "memory": "64Mi"},

@@ -54,6 +54,14 @@ def test_it_goes_where_the_head_is_and_would_be() -> None:
     assert (spec["securityContext"]["runAsUser"], spec["securityContext"]["fsGroup"]) == (1000, 100)
 
 
+def test_an_image_that_only_its_nodes_have_is_not_pulled() -> None:
+    template = {"spec": {"containers": [{"name": "ray", "imagePullPolicy": "Never"}]}}
+
+    assert reader_pod(stack(), None, deadline=60)["spec"]["containers"][0].get("imagePullPolicy") is None
+    pod = reader_pod(stack(head={"podTemplate": template}), None, deadline=60)
+    assert pod["spec"]["containers"][0]["imagePullPolicy"] == "Never"
+
+
 def test_it_is_no_pod_of_the_stack() -> None:
     metadata = reader_pod(stack(), None, deadline=60)["metadata"]
 
