@@ -1,5 +1,6 @@
-"""Model folders of Hugging Face: reading them into modules that own their weights, and without noise."""
+"""Model folders of Hugging Face: reading them into modules that own their weights, without noise, and sharing them."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,13 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def share_weights(folder: Path) -> None:
+    """Whoever may read a config may read the weights beside it, which safetensors writes for their owner alone."""
+    for weights in folder.glob("*.safetensors"):
+        config = "adapter_config.json" if weights.name.startswith("adapter") else "config.json"
+        shutil.copymode(folder / config, weights)
 
 
 def read_model(

@@ -18,7 +18,7 @@ from twinkle.model.adapter_config import plain_adapter_config
 from twinkle.model.batch import TrainBatch, cut_rows, make_batch
 from twinkle.model.config import ModelConfig, OptimConfig
 from twinkle.model.data_parallel import DataParallel
-from twinkle.model.folder import DTYPES, without_progress_bars
+from twinkle.model.folder import DTYPES, share_weights, without_progress_bars
 from twinkle.model.forward import accepted_arguments
 from twinkle.model.loading import load_frozen, load_trainable
 from twinkle.model.lora_layers import adapter_off
@@ -155,6 +155,7 @@ class Policy:
             else:
                 self.model.save_pretrained(str(folder))
                 AutoTokenizer.from_pretrained(self.folder).save_pretrained(str(folder))
+        share_weights(Path(folder))
 
     def state_dict(self) -> dict[str, Any]:
         """Trained parameters and optimizer state as copies of plain tensors and numbers: all that a resumed run

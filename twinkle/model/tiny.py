@@ -24,7 +24,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from twinkle.choices import one_of
 from twinkle.model.config import TINY_MODELS, ModelConfig
-from twinkle.model.folder import without_progress_bars
+from twinkle.model.folder import share_weights, without_progress_bars
 
 PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
 DIGITS = "0123456789"
@@ -195,4 +195,5 @@ def _write(folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedToke
     with without_progress_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    share_weights(Path(folder))
     return Path(folder)

@@ -58,6 +58,16 @@ def test_plain_transformers_reads_the_saved_model(make_policy: PolicyMaker, fold
 
 
 @pytest.mark.parametrize("lora", [True, False])
+def test_whoever_may_read_the_config_may_read_the_weights(
+    make_policy: PolicyMaker, folder: Path, tmp_path: Path, lora: bool
+) -> None:
+    make_policy(folder=folder, lora=lora).save_pretrained(tmp_path)
+
+    for place in (tmp_path, folder):
+        assert len({path.stat().st_mode for path in place.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("lora", [True, False])
 def test_a_sampler_takes_the_export(make_policy: PolicyMaker, folder: Path, lora: bool) -> None:
     policy, sampler = trained(make_policy(folder=folder, lora=lora)), TorchSampler(folder)
     weights = policy.export_weights()
