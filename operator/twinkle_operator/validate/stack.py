@@ -9,6 +9,8 @@ from twinkle_operator import beyond_cel
 from twinkle_operator.crd.definition import stack_schema
 from twinkle_operator.problem import Problem
 from twinkle_operator.validate import cel_rules, pod_specs, structure
+from twinkle_operator.validate.documents import Document
+from twinkle_operator.validate.files import misnamed, repeated
 
 
 def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
@@ -21,6 +23,11 @@ def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> 
     known = {problem.path for problem in found}
     found += (each for each in pod_specs.problems(_mapping(stack.get("spec"))) if each.path not in known)
     return list(dict.fromkeys(found))
+
+
+def check_document(document: Document, before: Mapping[str, Any] | None = None) -> list[Problem]:
+    """As `check`, and what only a file can have wrong: keys that stand twice, another kind or version of it."""
+    return misnamed(document) or [*check(document.value, before), *repeated(document)]
 
 
 def refusals(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
