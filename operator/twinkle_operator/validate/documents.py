@@ -100,7 +100,7 @@ class _Reader:
         line, given = node.start_mark.line + 1, repr(node.value[:40])
         try:
             value = self.loader.construct_object(node, deep=True)
-        except (ValueError, KeyError) as error:
+        except (ValueError, LookupError, AttributeError) as error:  # by the constructors of tags that are written out
             raise FileProblem(f"no YAML: {given} is no {node.tag.rpartition(':')[2]}", line) from error
         if not _is_json(value):
             raise FileProblem(f"no YAML for Kubernetes: {given} has no form in JSON; quote it", line)

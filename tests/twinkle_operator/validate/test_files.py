@@ -50,6 +50,8 @@ def said(capsys: pytest.CaptureFixture[str], file: Path) -> tuple[str, str, str]
         (b"a: 1\nb: \xff\n", "2: no text in UTF-8"),
         (b"a: 1\nb: x\0\n", "2: no YAML: character #x0000 is not allowed"),
         (b"a: 1\nb: !!bool maybe\n", "2: no YAML: 'maybe' is no bool"),
+        (b"a: !!int ''\n", "1: no YAML: '' is no int"),
+        (b"a: !!timestamp soon\n", "1: no YAML: 'soon' is no timestamp"),
         (b"a: " + b"9" * 30, f"1: no YAML for Kubernetes: '{'9' * 30}' has no form in JSON; quote it"),
         (b"a: .nan\n", "1: no YAML for Kubernetes: '.nan' has no form in JSON; quote it"),
         (b"a: !!binary aGk=\n", "1: no YAML for Kubernetes: 'aGk=' has no form in JSON; quote it"),
