@@ -18,12 +18,11 @@ from unittest import mock
 from e2e import assets
 from tests.kube.cluster import ApiServer
 from tests.kube.conftest import STACK_CRD
-from tests.kube.kuberay import stack
+from tests.kube.kuberay import ray_pod, stack
 from tests.kube.process import OperatorProcess
 from tests.kube.rights import operator_user
 from twinkle_operator.client import MERGE, Client
 from twinkle_operator.resources import CLUSTERS, JOBS, PODS, POLICIES, STACKS, Manifest, Resource
-from twinkle_operator.words import GROUP_LABEL, STACK_LABEL, TEMPLATE
 
 T = TypeVar("T")
 NAMESPACE = "bench"
@@ -169,34 +168,11 @@ async def _pods(client: Client, cluster: Manifest) -> None:
         content=MERGE,
     )
     for number, (group, node) in enumerate([("head", "head"), *[("sampler", "worker"), ("trainer", "worker")] * 2]):
-        pod = _pod(cluster, group, node, number)
+        pod = ray_pod(cluster, group, node, f"{cluster['metadata']['name']}-{group}-{number}")
         await client.call("POST", PODS.path(NAMESPACE), pod)
         ready = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
         path = PODS.path(NAMESPACE, pod["metadata"]["name"], "status")
         await client.call("PATCH", path, ready, content="application/strategic-merge-patch+json")
-
-
-def _pod(cluster: Manifest, group: str, node: str, number: int) -> Manifest:
-    metadata = cluster["metadata"]
-    owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": metadata["name"], "uid": metadata["uid"]}
-    labels = {
-        "ray.io/cluster": metadata["name"],
-        "ray.io/group": group,
-        "ray.io/node-type": node,
-        STACK_LABEL: metadata["labels"][STACK_LABEL],
-        GROUP_LABEL: group,
-        TEMPLATE: metadata["annotations"][TEMPLATE],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {
-            "name": f"{metadata['name']}-{group}-{number}",
-            "labels": labels,
-            "ownerReferences": [{**owner, "controller": True}],
-        },
-        "spec": {"containers": [{"name": "ray", "image": "ray"}], "automountServiceAccountToken": False},
-    }
 
 
 def rss_mb(pid: int) -> float:

@@ -23,6 +23,7 @@ from twinkle_operator.life import Life
 from twinkle_operator.overrides import run_folder
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Answer, Condition, ConditionType, GroupState, Queue, Status
+from twinkle_operator.text import one_line
 
 MOST = 1024
 """Characters of a message."""
@@ -77,7 +78,7 @@ def updated(
             observed_generation=generation,
             last_transition_time=clock.kept(last.last_transition_time if last and same else None, now),
             reason=said.reason,
-            message=groups.one_line(said.message, MOST),
+            message=one_line(said.message, MOST),
         )
     return list(old.values())
 

@@ -86,12 +86,6 @@ def _why(observed: Observed, group: str, ready: int, desired: int, cluster: Clus
     return Said("HeadNotReady" if group == HEAD else "PodsNotReady", what)
 
 
-def one_line(text: str, most: int) -> str:
-    """Text of others for a status: on one line, of at most so many characters, none of which a terminal obeys."""
-    clean = "".join(each if each.isprintable() else " " for each in text[: most + 1])
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
-
-
 def word(text: str, otherwise: str) -> str:
     """A reason that the API server takes for a condition."""
     return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,127}", text) else otherwise

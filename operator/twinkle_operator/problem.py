@@ -6,6 +6,10 @@ from typing import Literal
 
 import msgspec
 
+from twinkle_operator.text import one_line
+
+MOST_SAID = 2000
+"""Characters of a sentence: it may quote a value of any length."""
 Path = tuple[str | int, ...]
 """Keys and indices from the object's root: ("spec", "deviceGroups", 1, "mesh")."""
 
@@ -28,6 +32,11 @@ class Problem(msgspec.Struct, frozen=True, order=True):
     def where(self) -> str:
         """The field as the API server writes it: spec.deviceGroups[1].mesh."""
         return written(self.path)
+
+    @property
+    def sentence(self) -> str:
+        """Where and what, on one line, of which a terminal obeys nothing."""
+        return one_line(f"{self.where}: {self.message}", MOST_SAID)
 
 
 def written(path: Path) -> str:

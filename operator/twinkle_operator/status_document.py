@@ -7,9 +7,9 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from twinkle_operator.groups import one_line
 from twinkle_operator.observed import Poll
 from twinkle_operator.state import Progress, Queue
+from twinkle_operator.text import one_line
 
 SCHEMA = 1
 MOST_BYTES = 1 << 16

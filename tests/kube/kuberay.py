@@ -34,6 +34,29 @@ def stack(name: str, namespace: str, **spec: Any) -> Object:
     }
 
 
+def ray_pod(cluster: Object, group: str, node: str, name: str) -> Object:
+    """A pod of a RayCluster with the labels that KubeRay and the group's template give it; `node` is head or worker."""
+    metadata = cluster["metadata"]
+    owner = {"apiVersion": "ray.io/v1", "kind": "RayCluster", "name": metadata["name"], "uid": metadata["uid"]}
+    labels = {
+        "ray.io/cluster": metadata["name"],
+        "ray.io/group": group,
+        "ray.io/node-type": node,
+        STACK_LABEL: metadata["labels"][STACK_LABEL],
+        GROUP_LABEL: group,
+        TEMPLATE: metadata["annotations"][TEMPLATE],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": labels, "ownerReferences": [{**owner, "controller": True}]},
+        "spec": {
+            "containers": [{"name": "ray", "image": f"ray:{RAY_VERSION}"}],
+            "automountServiceAccountToken": False,
+        },
+    }
+
+
 class KubeRay:
     """An administrator who does what KubeRay and the kubelet would do."""
 
@@ -88,29 +111,10 @@ class KubeRay:
 
     def make_pod(self, cluster: Object, group: str, node: str, *, ready: bool = True) -> Object:
         metadata = cluster["metadata"]
-        name = f"{metadata['name']}-{group}-{next(self._numbers)}"
-        labels = {
-            "ray.io/cluster": metadata["name"],
-            "ray.io/group": group,
-            "ray.io/node-type": node,
-            STACK_LABEL: metadata["labels"][STACK_LABEL],
-            GROUP_LABEL: group,
-            TEMPLATE: metadata["annotations"][TEMPLATE],
-        }
-        owner = {
-            "apiVersion": "ray.io/v1",
-            "kind": "RayCluster",
-            "name": metadata["name"],
-            "uid": metadata["uid"],
-            "controller": True,
-        }
-        container = {"name": "ray", "image": f"ray:{RAY_VERSION}"}
-        manifest = {
-            "metadata": {"name": name, "labels": labels, "ownerReferences": [owner]},
-            "spec": {"containers": [container], "automountServiceAccountToken": False},
-        }
-        self._core.create_namespaced_pod(metadata["namespace"], manifest)
-        self.set_pod(metadata["namespace"], name, ready=ready)
+        namespace, name = metadata["namespace"], f"{metadata['name']}-{group}-{next(self._numbers)}"
+        manifest = ray_pod(cluster, group, node, name)
+        self._core.create_namespaced_pod(namespace, manifest)
+        self.set_pod(namespace, name, ready=ready)
         return manifest
 
     def set_pod(self, namespace: str, name: str, *, ready: bool, restarts: int = 0) -> None:

@@ -14,9 +14,10 @@ from twinkle.infra.device_aliases import VARIABLE
 from twinkle_operator.crd.definition import stack_schema
 from twinkle_operator.overrides import overrides, ranks, value
 from twinkle_operator.spec import Spec
-from twinkle_operator.validate.documents import Document, SyntaxProblem, documents
+from twinkle_operator.validate.documents import Document, FileProblem
+from twinkle_operator.validate.files import label, misnamed, repeated, stacks
 from twinkle_operator.validate.structure import with_defaults
-from twinkle_operator.words import API_VERSION, KIND
+from twinkle_operator.words import KIND
 
 ARGUMENT = "stack="
 OF_THE_CLUSTER = (
@@ -139,16 +140,18 @@ def _key(override: str) -> str:
 
 def _chosen(named: str) -> _Stack:
     file, name = (named, "") if Path(named).exists() else _split(named)
-    found = {_name(each): each for each in _documents(file) if _is_stack(each)}
-    listed = ", ".join(sorted(found))
-    if not found:
-        raise ConfigError(f"{file} holds no {KIND} (apiVersion: {API_VERSION}).")
-    if name and name not in found:
+    try:
+        found = stacks(file)
+    except FileProblem as error:
+        raise ConfigError(f"{ARGUMENT}{label(file)}:{error.line}: {error}.") from error
+    listed = ", ".join(sorted(map(_name, found)))
+    chosen = [each for each in found if not name or _name(each) == name]
+    if not chosen:
         raise ConfigError(f"{file} holds no {KIND} called {name!r}; there is {listed}.")
-    if not name and len(found) > 1:
-        raise ConfigError(f"{file} holds {len(found)} stacks, {listed}: choose one, {ARGUMENT}{file}:NAME.")
-    name = name or next(iter(found))
-    return _Stack(file, name, _valid(file, found[name]))
+    if len(chosen) > 1:
+        advice = "one name may stand once" if name else f"choose one, {ARGUMENT}{file}:NAME"
+        raise ConfigError(f"{file} holds {len(chosen)} stacks, {listed}: {advice}.")
+    return _Stack(file, _name(chosen[0]), _valid(file, chosen[0]))
 
 
 def _split(named: str) -> tuple[str, str]:
@@ -156,25 +159,10 @@ def _split(named: str) -> tuple[str, str]:
     return (file, name) if file else (named, "")
 
 
-def _documents(file: str) -> list[Document]:
-    try:
-        return list(documents(Path(file).read_text("utf-8")))
-    except SyntaxProblem as error:
-        raise ConfigError(f"{file}:{error.line}: {error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{file} is no text in UTF-8.") from error
-    except OSError as error:
-        raise ConfigError(f"{ARGUMENT}{file} cannot be read: {error.strerror}.") from error
-
-
-def _is_stack(document: Document) -> bool:
-    held = document.value
-    return isinstance(held, dict) and held.get("kind") == KIND and held.get("apiVersion") == API_VERSION
-
-
 def _name(document: Document) -> str:
     metadata = document.value.get("metadata")
-    return str(metadata.get("name")) if isinstance(metadata, dict) else "None"
+    name = metadata.get("name") if isinstance(metadata, dict) else None
+    return name if isinstance(name, str) else "(no name)"
 
 
 def _valid(file: str, document: Document) -> Spec:
@@ -189,13 +177,14 @@ def _valid(file: str, document: Document) -> Spec:
 
 def _check(file: str, document: Document) -> None:
     """All rules of the resource, where the packages are installed that evaluate them."""
+    wrong = [*misnamed(document), *repeated(document)]
     try:
-        from twinkle_operator.validate import check
+        from twinkle_operator.validate.stack import check_document
     except ModuleNotFoundError:
-        return
-    wrong = [problem for problem in check(document.value) if problem.severity == "error"]
+        pass
+    else:
+        wrong = [problem for problem in check_document(document) if problem.severity == "error"]
     wrong.sort(key=lambda problem: -len(problem.path))  # a field before the rules that look at the whole
     if wrong:
         more = f" (and {len(wrong) - 1} more: twinkle validate {file})" if len(wrong) > 1 else ""
-        first = wrong[0]
-        raise ConfigError(f"{file}:{document.line(first.path)}: {first.where}: {first.message}{more}")
+        raise ConfigError(f"{file}:{document.line(wrong[0].path)}: {wrong[0].sentence}{more}")

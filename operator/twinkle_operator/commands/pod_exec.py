@@ -17,7 +17,7 @@ from kubernetes.stream.ws_client import WSClient
 
 from twinkle_operator.commands.access import Access, asked
 from twinkle_operator.errors import OperatorError
-from twinkle_operator.groups import one_line
+from twinkle_operator.text import one_line
 
 OPENS_S = 30.0
 SILENCE_S = 60.0

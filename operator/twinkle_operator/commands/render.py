@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import yaml
 
 from twinkle_operator import render as rendering
+from twinkle_operator.crd.definition import stack_schema
 from twinkle_operator.observed import Pod, Stack
 from twinkle_operator.overrides import overrides
 from twinkle_operator.settings import Settings
 from twinkle_operator.spec import Spec
-from twinkle_operator.validate.documents import SyntaxProblem, documents
-from twinkle_operator.validate.stack import check
-from twinkle_operator.words import KIND
+from twinkle_operator.validate.documents import FileProblem
+from twinkle_operator.validate.files import label, stacks
+from twinkle_operator.validate.stack import check_document
+from twinkle_operator.validate.structure import with_defaults
 
 RENDERED, REFUSED = 0, 2
 NO_UID = "00000000-0000-0000-0000-000000000000"
@@ -45,36 +46,23 @@ def render(files: Sequence[str], *, only_overrides: bool = False, namespaces: Ma
     code = RENDERED
     for file in files:
         try:
-            stacks = list(_stacks(file))
-        except _Refused as refused:
-            print(f"twinkle render: {file}: {refused}", file=sys.stderr)
+            found = list(_stacks(file))
+        except FileProblem as problem:
+            print(f"twinkle render: {label(file)}:{problem.line}: {problem}", file=sys.stderr)
             code = REFUSED
             continue
-        for stack, spec in stacks:
+        for stack, spec in found:
             print(_overrides(stack, spec) if only_overrides else _children(stack, spec, settings))
     return code
 
 
-class _Refused(Exception):
-    """A file out of which nothing is made; the message is a sentence."""
-
-
 def _stacks(file: str) -> Iterator[tuple[Stack, Spec]]:
-    try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-        values = [each.value for each in documents(text)]
-    except (SyntaxProblem, UnicodeDecodeError) as error:
-        raise _Refused(str(error)) from error
-    except OSError as error:
-        raise _Refused(f"cannot be read: {error.strerror}") from error
-    found = [value for value in values if isinstance(value, dict) and value.get("kind") == KIND]
-    if not found:
-        raise _Refused(f"no {KIND} in it")
-    for value in found:
-        errors = [problem for problem in check(value, None) if problem.severity == "error"]
+    """FileProblem for a file out of which nothing is made."""
+    for document in stacks(file):
+        errors = [problem for problem in check_document(document) if problem.severity == "error"]
         if errors:
-            raise _Refused(f"{errors[0].where}: {errors[0].message} (twinkle validate says it all)")
-        yield _stack(value)
+            raise FileProblem(f"{errors[0].sentence} (twinkle validate says it all)", document.line(errors[0].path))
+        yield _stack(with_defaults(stack_schema(), document.value))
 
 
 def _stack(value: Mapping[str, Any]) -> tuple[Stack, Spec]:

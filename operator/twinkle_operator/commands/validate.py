@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from twinkle_operator.problem import Problem
-from twinkle_operator.validate.documents import Document, SyntaxProblem, documents
-from twinkle_operator.validate.stack import check
-from twinkle_operator.words import API_VERSION, GROUP, KIND
+from twinkle_operator.validate.documents import Document, FileProblem
+from twinkle_operator.validate.files import label, stacks
+from twinkle_operator.validate.stack import check_document
+from twinkle_operator.words import KIND
 
 VALID, INVALID = 0, 2
-STDIN = "-"
 Overrides = Callable[[str, Sequence[str]], Iterable[Problem]]
 
 
@@ -42,80 +40,47 @@ def validate(files: Sequence[str], before: str | None = None, refused: Overrides
     Returns:
         0, also with warnings; 2 with an error or when no file holds a stack.
     """
-    findings, stacks = [], 0
+    findings, valid = [], 0
     olds, troubles = _read(before) if before is not None else ([], [])
     findings += troubles
     for file in files:
         read, troubles = _read(file)
-        own = [(document, _stack_troubles(file, document)) for document in read if _concerns_us(document)]
-        stacks += len(own)
-        if not own and not troubles:
-            troubles = [Finding(_label(file), 1, "error", f"no {KIND} in it (apiVersion: {API_VERSION})")]
-        for document, wrong in own:
-            troubles += wrong or _check(file, document, olds if before is not None else None, refused)
+        valid += len(read)
+        for document in read:
+            troubles += _check(file, document, olds if before is not None else None, refused)
         findings += sorted(set(troubles))
     for finding in findings:
         print(finding)
     if any(finding.severity == "error" for finding in findings):
         return INVALID
-    print(f"{stacks} {KIND}{'s' if stacks > 1 else ''} valid.")
+    print(f"{valid} {KIND}{'s' if valid > 1 else ''} valid.")
     return VALID
 
 
 def _read(file: str) -> tuple[list[Document], list[Finding]]:
-    label = _label(file)
     try:
-        text = sys.stdin.read() if file == STDIN else Path(file).read_text("utf-8")
-        return list(documents(text)), []
-    except SyntaxProblem as error:
-        return [], [Finding(label, error.line, "error", str(error))]
-    except UnicodeDecodeError:
-        return [], [Finding(label, 1, "error", "no text in UTF-8")]
-    except OSError as error:
-        return [], [Finding(label, 1, "error", f"cannot be read: {error.strerror}")]
-
-
-def _label(file: str) -> str:
-    return "<stdin>" if file == STDIN else file
-
-
-def _concerns_us(document: Document) -> bool:
-    """Other objects may stand beside stacks; what bears our group or kind is meant for us."""
-    value = document.value if isinstance(document.value, dict) else {}
-    group = str(value.get("apiVersion", "")).partition("/")[0]
-    return group == GROUP or value.get("kind") == KIND
-
-
-def _stack_troubles(file: str, document: Document) -> list[Finding]:
-    """Why an object is no TrainingStack of this version, though it looks like one."""
-    troubles = []
-    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-        given = document.value.get(key)
-        if given != wanted:
-            text = f"{key}: is {given!r}, must be {wanted!r}"
-            troubles.append(Finding(_label(file), document.line((key,)), "error", text))
-    return troubles
+        return stacks(file), []
+    except FileProblem as error:
+        return [], [Finding(label(file), error.line, "error", str(error))]
 
 
 def _check(file: str, document: Document, olds: Iterable[Document] | None, refused: Overrides | None) -> list[Finding]:
-    label, value = _label(file), document.value
+    value = document.value
     before = None if olds is None else next((old.value for old in olds if _same(old.value, value)), None)
-    problems = check(value, before)
+    problems = check_document(document, before)
     if refused is not None and not any(_concerns_run(problem.path) for problem in problems):
         run = value["spec"]["run"]
         problems += refused(run["experiment"], run.get("overrides") or [])
-    problems += [Problem(path, "stands here twice; YAML takes the last") for path in document.twice]
     if olds is not None and before is None:
         problems.append(Problem(("metadata", "name"), "no stack of this name is in the file of --from"))
     return [
-        Finding(label, document.line(problem.path), problem.severity, f"{problem.where}: {problem.message}")
-        for problem in problems
+        Finding(label(file), document.line(problem.path), problem.severity, problem.sentence) for problem in problems
     ]
 
 
 def _concerns_run(path: tuple[str | int, ...]) -> bool:
     """Whether spec.run may not be what it should be."""
-    return path == ("spec",) or path[:2] == ("spec", "run")
+    return path in ((), ("apiVersion",), ("kind",), ("spec",)) or path[:2] == ("spec", "run")
 
 
 def _same(one: Any, other: Any) -> bool:

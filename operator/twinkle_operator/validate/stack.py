@@ -9,6 +9,16 @@ from twinkle_operator import beyond_cel
 from twinkle_operator.crd.definition import stack_schema
 from twinkle_operator.problem import Problem
 from twinkle_operator.validate import cel_rules, pod_specs, structure
+from twinkle_operator.validate.documents import Document
+from twinkle_operator.validate.files import misnamed, repeated
+
+_TEXT, _MAP = {"type": "string"}, {"type": "object"}
+METADATA = {
+    "type": "object",
+    "properties": {"name": _TEXT, "namespace": _TEXT, "uid": _TEXT, "labels": _MAP, "annotations": _MAP},
+    "x-kubernetes-preserve-unknown-fields": True,
+}
+"""What is read of it here; the CRD says no more than that it is an object."""
 
 
 def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
@@ -23,6 +33,11 @@ def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> 
     return list(dict.fromkeys(found))
 
 
+def check_document(document: Document, before: Mapping[str, Any] | None = None) -> list[Problem]:
+    """As `check`, and what only a file can have wrong: keys that stand twice, another kind or version of it."""
+    return misnamed(document) or [*check(document.value, before), *repeated(document)]
+
+
 def refusals(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
     """What the API server refuses of a stack; it stops at the schema, this goes on with the rules that can be read."""
     schema = stack_schema()
@@ -35,7 +50,8 @@ def refusals(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 
 def _metadata(metadata: dict[str, Any]) -> Iterator[Problem]:
     """What the API server itself checks of metadata; the name's form is a rule of ours."""
-    if not isinstance(metadata.get("name"), str):
+    yield from structure.problems(METADATA, structure.with_defaults(METADATA, metadata), ("metadata",))
+    if metadata.get("name") is None:
         yield Problem(("metadata", "name"), "Required value. Everything of the stack is named from it")
     yield from beyond_cel.label_problems(("metadata", "labels"), metadata.get("labels"))
 

@@ -92,9 +92,9 @@ STACK = (EXAMPLES / "quickstart.yaml").read_text()
 @pytest.mark.parametrize(
     ("text", "named", "match"),
     [
-        (None, "", r"stack=.*cannot be read: No such file or directory"),
+        (None, "", r"stack=.*:1: cannot be read: No such file or directory"),
         ("a: [", "", r"stack\.yaml:1: no YAML"),
-        ("kind: ConfigMap", "", r"holds no TrainingStack \(apiVersion: twinkle.dev/v1alpha1\)"),
+        ("kind: ConfigMap", "", r"no TrainingStack in it \(apiVersion: twinkle.dev/v1alpha1\)"),
         (STACK + "---\n" + STACK.replace("name: quickstart", "name: other"), "", "holds 2 stacks, other, quickstart"),
         (STACK, ":other", "holds no TrainingStack called 'other'; there is quickstart"),
         (STACK.replace("role: trainer", "role: trainr"), "", r"stack\.yaml:\d+: spec\.deviceGroups\[1\]\.role.*trainr"),

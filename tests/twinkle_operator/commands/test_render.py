@@ -44,4 +44,4 @@ def test_what_validate_refuses_is_not_rendered(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr()
     assert said.out == ""
     assert "role" in said.err
-    assert "none.yaml: cannot be read" in said.err
+    assert "none.yaml:1: cannot be read" in said.err

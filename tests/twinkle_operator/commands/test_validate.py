@@ -57,7 +57,7 @@ def test_warnings_do_not_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(changed("name: base", "name: 1base")))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(changed("name: base", "name: 1base").encode())))
 
     assert validate(["-"]) == INVALID
     assert capsys.readouterr().out.startswith("<stdin>:5: error: metadata.name: metadata.name must have at most 40")

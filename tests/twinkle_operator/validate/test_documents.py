@@ -2,7 +2,7 @@
 
 import pytest
 
-from twinkle_operator.validate.documents import SyntaxProblem, documents
+from twinkle_operator.validate.documents import FileProblem, documents
 
 TEXT = """\
 # a comment
@@ -74,7 +74,7 @@ def test_an_empty_file_has_no_documents_and_an_empty_document_no_value() -> None
     ],
 )
 def test_what_is_no_yaml(text: str, line: int, what: str) -> None:
-    with pytest.raises(SyntaxProblem, match=what) as raised:
+    with pytest.raises(FileProblem, match=what) as raised:
         list(documents(text))
 
     assert raised.value.line == line
@@ -90,7 +90,7 @@ def test_what_is_no_yaml(text: str, line: int, what: str) -> None:
     ],
 )
 def test_what_would_end_python_or_never_end_is_no_yaml(text: str, line: int) -> None:
-    with pytest.raises(SyntaxProblem, match="no YAML") as caught:
+    with pytest.raises(FileProblem, match="no YAML") as caught:
         list(documents(text))
 
     assert caught.value.line == line

@@ -104,6 +104,23 @@ def test_labels_of_the_stack_are_checked_and_a_queue_is_named_there() -> None:
     assert [problem.where for problem in check(stack)] == ["metadata.labels[team]"]
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("name", 3, "must be of type string, not integer"),
+        ("namespace", True, "must be of type string, not boolean"),
+        ("uid", ["u"], "must be of type string, not array"),
+        ("labels", ["a"], "must be of type object, not array"),
+        ("annotations", "a", "must be of type object, not string"),
+    ],
+)
+def test_metadata_has_the_types_of_an_api_server(field: str, value: Any, message: str) -> None:
+    found = check({**base(), "metadata": {"name": "a", field: value}})
+
+    assert [(problem.where, problem.message) for problem in found] == [(f"metadata.{field}", message)]
+    assert check({**base(), "metadata": {"name": "a", "namespace": None, "labels": None}}) == []
+
+
 def test_a_stack_without_a_name() -> None:
     assert [problem.where for problem in check({**base(), "metadata": {}})] == ["metadata.name"]
 
