@@ -15,10 +15,10 @@ from twinkle_operator.commands.archive import unpack
 from twinkle_operator.commands.pod_exec import MOST_SAID, output
 from twinkle_operator.commands.reader_pod import CONTAINER, reader_pod
 from twinkle_operator.errors import OperatorError
-from twinkle_operator.groups import one_line
 from twinkle_operator.observed import Stack
 from twinkle_operator.resources import Manifest
 from twinkle_operator.strip import pod as stripped
+from twinkle_operator.text import one_line
 from twinkle_operator.words import STACK_LABEL
 
 LEFT_OUT = (".*", "queue.json", "weights")
