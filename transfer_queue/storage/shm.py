@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError, StorageFullError
-from transfer_queue.exchange import GRACE_S, Ask, Steps
+from transfer_queue.exchange import Ask, Steps
 from transfer_queue.storage.arena import Arena, Extent
 from transfer_queue.storage.base import Stored, inline
 from transfer_queue.storage.reader import Reader
+from transfer_queue.storage.recycling import Recycling
 from transfer_queue.storage.run_folder import READING
 
 TELL_S = 60.0
@@ -75,6 +76,7 @@ class ShmPlane:
         self._arena: Arena | None = None
         self._making = threading.Lock()
         self._segments: list[int] = []
+        self._recycling = Recycling(lambda ranges: self._own_arena().recycle(ranges))
         self._paths: dict[int, str] = {}
         self._reader = Reader(self._path_of)
         self._mapped = Mapped(folder)
@@ -108,10 +110,7 @@ class ShmPlane:
         return arena, found
 
     def _recycle(self, timeout_s: float) -> Steps[None]:
-        body = wire.Recycle(self._segments, timeout_s)
-        waits = "put waited for room in shared memory"
-        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s + GRACE_S, lambda: waits)
-        self._own_arena().recycle(reply.ranges)
+        return self._recycling.ask(self._segments, timeout_s, "put waited for room in shared memory")
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
         """Gather what lies in arenas into private memory; with `zero_copy`, map it read-only where it is contiguous."""
