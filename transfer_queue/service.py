@@ -76,7 +76,7 @@ class Service:
         self._post, self._compactor = post, compactor
         self._sweeping = False
         self._looked_at = recorder.now()
-        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
+        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments, recorder.now)
         self._handlers = self._by_kind()
 
     def _by_kind(self) -> dict[type, Callable[..., None]]:
@@ -131,7 +131,7 @@ class Service:
 
     def gone(self, link: Link) -> None:
         """The peer hung up: nobody shall wait behind it."""
-        self._readers.gone(link)
+        self._readers.gone(link, self.recorder.now())
         self.serving.forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
@@ -247,13 +247,13 @@ class Service:
         if body.far and any(places is not None for _, _, places in found):
             self._read_for(caller, found)
         else:
-            self._replies.reply(caller, *self._reading.answer(caller.link, found))
+            self._replies.reply(caller, *self._reading.answer(caller, found))
         if self._reading.note(body.task, body.indexes):
             self.serving.serve()
 
     def _read_for(self, caller: Caller, found: list[Found]) -> None:
         """Read what lies in segments for a caller that cannot; a thread does so, and other requests go on."""
-        read = self._reading.begin(caller.link)
+        read = self._reading.begin(caller)
 
         def answer(frames: list[wire.Frame] | Exception) -> None:
             self.catalog.segments.end_read(read)

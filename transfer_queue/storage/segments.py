@@ -33,12 +33,26 @@ class Segment:
     read_until: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Somebody copies, or has mapped: the `secret` that ends it, who it is for people, and since when (clock)."""
+
+    reader: object
+    secret: int
+    name: str
+    since: float
+
+
 class Segments:
-    """All segments of a queue by number, and the reads that are under way."""
+    """All segments of a queue by number, and the reads that are under way.
+
+    A read holds back all that is freed while it lasts, in every segment: `held_bytes`.
+    """
 
     def __init__(self) -> None:
         self.known: dict[int, Segment] = {}
-        self.reads: OrderedDict[int, tuple[object, int]] = OrderedDict()
+        self.reads: OrderedDict[int, Read] = OrderedDict()
+        self.held_bytes = 0
         self._held: deque[tuple[int, Range]] = deque()
         self.next_segment, self._next_read = 0, 0
 
@@ -73,20 +87,21 @@ class Segments:
             segment.read_until = self._next_read
             if self.reads:
                 self._held.append((self._next_read, where))
+                self.held_bytes += where[2]
             else:
                 segment.free.append(where[1:])
 
-    def begin_read(self, reader: object, secret: int) -> int:
+    def begin_read(self, reader: object, secret: int, name: str = "", since: float = 0.0) -> int:
         """Somebody begins to copy; the token to end it with, which nobody else can guess (`secret` has 31 bits)."""
         number = self._next_read
         self._next_read += 1
-        self.reads[number] = (reader, secret)
+        self.reads[number] = Read(reader, secret, name, since)
         return number << 31 | secret
 
     def end_read(self, token: int) -> None:
         """The copy is made; a token of no read is passed over."""
         number, secret = token >> 31, token & 0x7FFFFFFF
-        if number in self.reads and self.reads[number][1] == secret:
+        if number in self.reads and self.reads[number].secret == secret:
             self._end(number)
 
     def _end(self, number: int) -> None:
@@ -94,15 +109,20 @@ class Segments:
         oldest = self._oldest_read()
         while self._held and self._held[0][0] <= oldest:
             _, (number, offset, size) = self._held.popleft()
+            self.held_bytes -= size
             if number in self.known:
                 self.known[number].free.append((offset, size))
 
     def _oldest_read(self) -> int:
         return next(iter(self.reads), self._next_read)
 
+    def holder(self) -> Read | None:
+        """The read that holds back what is held, and has for the longest time."""
+        return next(iter(self.reads.values())) if self._held else None
+
     def reads_of(self, reader: object) -> list[int]:
         """The numbers of its reads."""
-        return [number for number, (who, _) in self.reads.items() if who == reader]
+        return [number for number, read in self.reads.items() if read.reader == reader]
 
     def end_reads_of(self, reader: object) -> None:
         """Whoever read is gone."""

@@ -102,12 +102,23 @@ class ShmPlane:
         while found is None:
             try:
                 found = arena.write(frames)
-            except StorageFullError:
+            except StorageFullError as full:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._segments:
-                    raise
+                    raise (yield from self._explained(full)) from None
                 yield from self._recycle(min(left, WAIT_S))
         return arena, found
+
+    def _explained(self, full: StorageFullError) -> Steps[StorageFullError]:
+        """The error, and who holds back what was freed, if somebody does."""
+        stats, _ = yield Ask(wire.Stats, wire.GetStats(), (), TELL_S, lambda: "asking who holds room back waited")
+        if not stats.held_bytes:
+            return full
+        return StorageFullError(
+            f"{full}. {stats.held_bytes} bytes were freed but wait for {stats.held_by!r}, which has read for "
+            f"{stats.held_s:.0f} s: let go of zero_copy views sooner, or copy what is kept",
+            {**full.details, "held": stats.held_bytes, "held_by": stats.held_by},
+        )
 
     def _recycle(self, timeout_s: float) -> Steps[None]:
         return self._recycling.ask(self._segments, timeout_s, "put waited for room in shared memory")

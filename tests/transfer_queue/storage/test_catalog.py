@@ -157,3 +157,21 @@ def test_an_empty_value_is_no_room_to_write_again() -> None:
     segments.free([(number, 8, 0)])
 
     assert segments.reusable([number]) == []
+
+
+def test_what_a_reader_holds_back_is_counted_and_the_reader_named() -> None:
+    catalog = Catalog()
+    put(catalog, Memory(catalog), {0: [1], 1: [2]}, placed=True)
+    assert (catalog.segments.held_bytes, catalog.segments.holder()) == (0, None)
+    token = catalog.segments.begin_read("a", 7, "trainer", since=12.0)
+    catalog.segments.begin_read("b", 8, "other", since=13.0)
+    assert catalog.segments.holder() is None
+    catalog.free(Freed(0, None, (0,)))
+    holder = catalog.segments.holder()
+    assert (catalog.segments.held_bytes, holder and (holder.name, holder.since)) == (8, ("trainer", 12.0))
+    catalog.segments.end_read(token)
+    holder = catalog.segments.holder()
+    assert (catalog.segments.held_bytes, holder and holder.name) == (8, "other")
+    catalog.segments.end_reads_of("b")
+
+    assert (catalog.segments.held_bytes, catalog.segments.holder()) == (0, None)
