@@ -75,6 +75,7 @@ class Answers:
             stored_bytes=self._catalog.stored_bytes,
             capacity_bytes=self._room.capacity_bytes,
             journal_bytes=None if journal is None else journal.bytes_since_snapshot + journal.snapshot_bytes,
+            segments=self._catalog.segments,
         )  # fmt: skip
 
     def survey(self, asked: wire.Survey) -> wire.Surveyed:

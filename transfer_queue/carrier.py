@@ -97,17 +97,19 @@ class Carrier:
         if ask.maps:
             return self._exchange_apart(ask)
         connection = self._take() if ask.after is None else Connection(self._info, after=ask.after)
+        number = connection.sequence + 1
         try:
             self._tell_ended(connection)
             if ask.expected is None:
                 self._give_back(connection)
                 return None, []
+            number = connection.sequence + 1  # what is told before and after has numbers too
             reply, frames = connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
             self._tell_ended(connection)
         except BaseException:
             connection.close()  # a late reply to this request must never be taken for the reply to another
             if ask.unheard is not None:
-                ask.unheard(connection.session, connection.sequence)
+                ask.unheard(connection.session, number)
             raise
         self._give_back(connection)
         return _checked(ask, reply), frames
@@ -138,14 +140,16 @@ class Carrier:
             self._tell(ask.body)
             return None, []
         connection = self._take_async() if ask.after is None else AsyncConnection(self._info, after=ask.after)
+        number = connection.sequence + 1
         try:
             await self._tell_ended_async(connection)
+            number = connection.sequence + 1
             reply, frames = await connection.call(self.client_id, ask.body, ask.frames, ask.timeout_s, ask.waits)
             await self._tell_ended_async(connection)
         except BaseException:
             connection.close()
             if ask.unheard is not None:
-                ask.unheard(connection.session, connection.sequence)
+                ask.unheard(connection.session, number)
             raise
         with self._lock:
             if not self._closed:

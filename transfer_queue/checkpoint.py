@@ -9,6 +9,7 @@ machine, or with another data plane, can begin with it.
 from __future__ import annotations
 
 import os
+import secrets
 import struct
 import subprocess
 import sys
@@ -49,8 +50,10 @@ class Wanted:
 class Checkpoints:
     """Writes one checkpoint after the other. What is freed meanwhile is not written over until it is done."""
 
-    def __init__(self, journal: Journal | None, compactor: Compactor | None, segments: Segments) -> None:
-        self._journal, self._compactor, self._segments = journal, compactor, segments
+    def __init__(
+        self, journal: Journal | None, compactor: Compactor | None, segments: Segments, now: Callable[[], float]
+    ) -> None:
+        self._journal, self._compactor, self._segments, self._now = journal, compactor, segments, now
         self._wanted: list[Wanted] = []
 
     @property
@@ -65,7 +68,8 @@ class Checkpoints:
             raise ConfigurationError("a checkpoint is made from the journal: start the controller with journal_dir")
         if not where.is_absolute() or not where.parent.is_dir():
             raise ConfigurationError(f"a checkpoint at {path!r} needs an absolute path in a folder that is there")
-        wanted = Wanted(where, done, self._journal.seal(), self._segments.begin_read(self, 0))
+        read = self._segments.begin_read(self, secrets.randbits(31), f"checkpoint {path}", self._now())
+        wanted = Wanted(where, done, self._journal.seal(), read)
         self._wanted.append(wanted)
         self.poll()
 

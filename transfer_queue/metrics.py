@@ -59,6 +59,8 @@ def _of_queue(stats: Stats) -> Iterator[Metric]:
         ),
         ("idle_seconds", "Time since a row was put, given or given back.", stats.idle_s),
         ("stored_bytes", "Bytes of all values that are kept.", stats.stored_bytes),
+        ("held_bytes", "Bytes that were freed and wait for a reader.", stats.held_bytes),
+        ("oldest_reader_seconds", "For how long the reader that they wait for has read.", stats.held_s),
         ("capacity_bytes", "Bytes of values at which puts wait.", stats.capacity_bytes),
         ("journal_bytes", "Bytes of the journal on disk.", stats.journal_bytes),
     )

@@ -82,6 +82,7 @@ class AttachSegment(msgspec.Struct, tag="attach", array_like=True, frozen=True):
     path: str
     size: int
     owner: int
+    client: str = ""
 
 
 class GiveRanges(msgspec.Struct, tag="give", array_like=True, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from pathlib import Path
 
 from transfer_queue.storage.run_folder import READING, unlocked
@@ -28,13 +29,13 @@ class Readers:
         self._until: float | None = None
         if segments.known:
             self._until = now + COPYING_S
-            segments.begin_read(self, 0)
-            self._follow()
+            segments.begin_read(self, secrets.randbits(31), "copies from before the restart", now)
+            self._follow(now)
 
-    def gone(self, link: Link) -> None:
+    def gone(self, link: Link, now: float) -> None:
         """End the reads of a connection that is over; what its process keeps mapped is read on."""
         if self._segments.reads_of(link):
-            self._follow()
+            self._follow(now)
             self._segments.end_reads_of(link)
 
     def look(self, now: float) -> None:
@@ -48,10 +49,10 @@ class Readers:
             with contextlib.suppress(OSError):
                 os.unlink(path)
 
-    def _follow(self) -> None:
+    def _follow(self, now: float) -> None:
         if self._folder is None:
             return
         for each in os.scandir(self._folder):
             if each.name.endswith(READING) and each.path not in self._followed and not unlocked(each.path):
                 self._followed.add(each.path)
-                self._segments.begin_read(each.path, 0)
+                self._segments.begin_read(each.path, secrets.randbits(31), f"who locks {each.path}", now)

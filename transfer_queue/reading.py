@@ -13,8 +13,7 @@ from transfer_queue.errors import FieldError, TransferQueueError
 from transfer_queue.recorder import Recorder
 from transfer_queue.storage.catalog import Found, check_answer, size_of
 from transfer_queue.transport.framing import LONGEST_MESSAGE
-from transfer_queue.transport.link import Link
-from transfer_queue.waiting import Consumer
+from transfer_queue.waiting import Caller, Consumer
 
 Answer = tuple[wire.Values, Sequence[wire.Frame]]
 
@@ -44,19 +43,20 @@ class Reading:
         check_answer(0, left)
         return found
 
-    def answer(self, link: Link, found: Sequence[Found]) -> Answer:
+    def answer(self, caller: Caller, found: Sequence[Found]) -> Answer:
         """The values, for a caller that reads segments by itself; until it has told, nobody writes there."""
         columns = [each[0] for each in found]
         placed = [i for i, each in enumerate(found) if each[2] is not None]
         if not placed:
             return wire.Values(columns), wire.joined([each[1] for each in found])
-        read = self.begin(link)
+        read = self.begin(caller)
         parts = [each[1] if each[2] is None else each[2] for each in found]
         return wire.Values(columns, placed, read), [*parts, *(found[i][1] for i in placed)]
 
-    def begin(self, link: Link) -> int:
-        """A read of segments begins, which lasts until it is ended or the link is gone."""
-        return self._catalog.segments.begin_read(link, secrets.randbits(31))
+    def begin(self, caller: Caller) -> int:
+        """A read of segments begins, which lasts until it is ended or the caller's link is gone."""
+        now = self._recorder.now()
+        return self._catalog.segments.begin_read(caller.link, secrets.randbits(31), caller.client, now)
 
     def note(self, task: str | None, indexes: list[int]) -> bool:
         """The task has been given the values: what it took without a lease is kept for it no longer."""
@@ -76,5 +76,5 @@ class Reading:
             found = self.find(rows.indexes, consumer.want.fields)
         except TransferQueueError:
             return rows, ()
-        values, frames = self.answer(consumer.caller.link, found)
+        values, frames = self.answer(consumer.caller, found)
         return msgspec.structs.replace(rows, values=values), frames

@@ -37,7 +37,8 @@ class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
     """Counts of a queue; `partitions` are the steps alive, `stored_bytes` the bytes of all values.
 
     The tasks of `tasks=` come last, in their order. `requests` are counted by kind, `errors` by class; `idle_s` is how
-    long ago a row was put, given or given back. What this queue does not have is None.
+    long ago a row was put, given or given back. What this queue does not have is None. `held_bytes` were freed and
+    may not be written again yet, for `held_by` has read for `held_s`: mostly, it keeps a `zero_copy` view.
     """
 
     tasks: dict[str, TaskStats]
@@ -54,6 +55,9 @@ class Stats(msgspec.Struct, tag="queue_stats", array_like=True, frozen=True):
     errors: dict[str, int] = {}
     capacity_bytes: int | None = None
     journal_bytes: int | None = None
+    held_bytes: int = 0
+    held_by: str = ""
+    held_s: float = 0.0
 
 
 class Surveyed(msgspec.Struct, tag="surveyed", array_like=True, frozen=True):

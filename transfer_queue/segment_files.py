@@ -32,13 +32,14 @@ class SegmentFiles:
     def check(self, path: str, size: int) -> None:
         """`FieldError` unless this is a file of that size in the folder of this run."""
         where = Path(path)
-        if self._folder is None or where.parent != self._folder or where.is_symlink():
+        ours = where.parent == self._folder and SEGMENT_FILE.fullmatch(where.name) is not None
+        if self._folder is None or not ours or where.is_symlink():
             raise FieldError(f"{path!r} is no segment of this queue: they lie in {self._folder}")
         try:
             found = where.stat().st_size
         except OSError as error:
             raise FieldError(f"segment {path!r} cannot be read: {error.strerror}") from error
-        if found < size:
+        if not 0 < size <= found:
             raise FieldError(f"segment {path!r} has {found} bytes, not {size}")
 
     def sweep(self, told: Set[str]) -> None:

@@ -37,6 +37,7 @@ from transfer_queue.segment_places import Kind, SegmentPlaces
 from transfer_queue.serving import Post, Serving
 from transfer_queue.storage.catalog import Found
 from transfer_queue.storage.chunk import split
+from transfer_queue.storage.place import is_actor
 from transfer_queue.traffic import Traffic
 from transfer_queue.transport.framing import LONGEST_HEADER
 from transfer_queue.transport.link import Link
@@ -76,7 +77,7 @@ class Service:
         self._post, self._compactor = post, compactor
         self._sweeping = False
         self._looked_at = recorder.now()
-        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments)
+        self._checkpoints = Checkpoints(recorder.journal, compactor, self.catalog.segments, recorder.now)
         self._handlers = self._by_kind()
 
     def _by_kind(self) -> dict[type, Callable[..., None]]:
@@ -131,7 +132,7 @@ class Service:
 
     def gone(self, link: Link) -> None:
         """The peer hung up: nobody shall wait behind it."""
-        self._readers.gone(link)
+        self._readers.gone(link, self.recorder.now())
         self.serving.forget(lambda waiter: waiter.caller.link is link)
 
     def tick(self) -> None:
@@ -216,6 +217,7 @@ class Service:
             )
         for column in put.columns:
             check_name("field", column.name, self.catalog.dtypes, MOST_FIELDS)
+        self.catalog.segments.check_client((number for number, _ in put.extents), caller.client, shared=is_actor)
         chunks = split(put, frames)
         if put.indexes:
             self._replies.reply(caller, cast(wire.Rows, self.recorder.put(caller, put, chunks, frames)))
@@ -247,13 +249,13 @@ class Service:
         if body.far and any(places is not None for _, _, places in found):
             self._read_for(caller, found)
         else:
-            self._replies.reply(caller, *self._reading.answer(caller.link, found))
+            self._replies.reply(caller, *self._reading.answer(caller, found))
         if self._reading.note(body.task, body.indexes):
             self.serving.serve()
 
     def _read_for(self, caller: Caller, found: list[Found]) -> None:
         """Read what lies in segments for a caller that cannot; a thread does so, and other requests go on."""
-        read = self._reading.begin(caller.link)
+        read = self._reading.begin(caller)
 
         def answer(frames: list[wire.Frame] | Exception) -> None:
             self.catalog.segments.end_read(read)
@@ -271,15 +273,17 @@ class Service:
 
     def _attach(self, caller: Caller, body: wire.Attach, _: Sequence[wire.Frame]) -> None:
         self.places.check(body.path, body.size)
-        attached = self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session))
+        attached = self.recorder.do(caller, op.AttachSegment(body.path, body.size, caller.session, caller.client))
         self.places.watch(cast(wire.Attached, attached).segment)
         self._replies.reply(caller, attached)
 
     def _detach(self, caller: Caller, body: wire.Detach, _: Sequence[wire.Frame]) -> None:
+        self.catalog.segments.check_client(body.segments, caller.client)
         self._replies.reply(caller, self.recorder.do(caller, op.AbandonSegments(body.segments)))
         self._sweeping = True
 
     def _recycle(self, caller: Caller, body: wire.Recycle, _: Sequence[wire.Frame]) -> None:
+        self.catalog.segments.check_client(body.segments, caller.client)
         check_seconds("timeout_s", body.timeout_s)
         now = self.recorder.now()
         self.serving.add_recycler(Recycler(caller, now, now + body.timeout_s, body.segments))

@@ -163,7 +163,8 @@ class QueueState:
         return DONE if self.ledger.expire() else None
 
     def _attach(self, operation: op.AttachSegment) -> wire.ReplyBody:
-        return wire.Attached(self.catalog.segments.attach(operation.path, operation.size, operation.owner))
+        number = self.catalog.segments.attach(operation.path, operation.size, operation.owner, operation.client)
+        return wire.Attached(number)
 
     def _give(self, operation: op.GiveRanges) -> wire.ReplyBody:
         self.catalog.segments.give(operation.ranges)

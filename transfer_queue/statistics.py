@@ -10,6 +10,7 @@ from transfer_queue.ledger import Ledger
 from transfer_queue.ledger.counts import count
 from transfer_queue.ledger.explain import NEVER_ASKED, not_ready, ready_rows
 from transfer_queue.ledger.peek import task_names
+from transfer_queue.storage.segments import Segments
 from transfer_queue.traffic import Traffic
 from transfer_queue.waiting import Line, Producer
 
@@ -24,9 +25,10 @@ def gather(
     stored_bytes: int,
     capacity_bytes: int | None = None,
     journal_bytes: int | None = None,
+    segments: Segments,
 ) -> wire.Stats:
     """Everything that a dashboard shows, of this moment; `lost` says of a task what became of its sampler."""
-    now, leases = ledger.clock(), ledger.leases.live.values()
+    now, leases, holder = ledger.clock(), ledger.leases.live.values(), segments.holder()
     return wire.Stats(
         {name: _of_task(ledger, line, name, now, lost(name)) for name in task_names(ledger)},
         [partition.step for partition in ledger.steps.in_order()],
@@ -42,6 +44,9 @@ def gather(
         dict(traffic.errors),
         capacity_bytes,
         journal_bytes,
+        segments.held_bytes,
+        holder.name if holder else "",
+        now - holder.since if holder else 0.0,
     )
 
 

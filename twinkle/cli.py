@@ -1,7 +1,6 @@
 """``twinkle``: look at a queue while it runs, and at stacks on Kubernetes. A command loads what it needs by itself."""
 
 import argparse
-import os
 import signal
 import sys
 import time
@@ -15,6 +14,7 @@ from twinkle import __version__
 from twinkle.choices import nearest
 from twinkle.errors import ConfigError
 from twinkle.kubernetes_commands import add_commands
+from twinkle.pipe import into_pipe
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,20 +26,20 @@ LATEST = "runs/latest"
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run ``twinkle``; ends with 0, 1 (no queue answers), 2 (bad input), 3 (``why``: not ready) or 130 (Ctrl-C)."""
+    """Run ``twinkle``; ends with 0, 1 (no queue answers), 2 (bad input), 3 (``why``: not ready) or 130 (Ctrl-C).
+
+    With 141 where nobody reads its output any more.
+    """
     try:
-        options = _parser().parse_args(arguments)
-        code = int(options.run_command(options))
-        sys.stdout.flush()
+        with into_pipe():
+            options = _parser().parse_args(arguments)
+            code = int(options.run_command(options))
     except (ConfigError, ConfigurationError) as error:
         code = _say(str(error), BAD_INPUT)
     except TransferQueueError as error:
         code = _say(str(error), UNREACHABLE)
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = READY
     sys.exit(code)
 
 

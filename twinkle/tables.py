@@ -77,6 +77,8 @@ def stats_table(stats: Stats) -> RenderableType:
         f"{stats.leases} leases, the oldest {stats.oldest_lease_s:.0f} s old; {stats.waiting_producers} puts wait, "
         f"the first for {stats.longest_producer_wait_s:.0f} s; rows last moved {stats.idle_s:.0f} s ago"
     )
+    if stats.held_bytes:
+        lines += f"\n{stats.held_bytes:,} freed bytes wait for {stats.held_by!r}, a reader for {stats.held_s:.0f} s"
     return Group(tasks, Text(lines)) if stats.tasks else Text(lines)
 
 

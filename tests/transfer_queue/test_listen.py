@@ -42,6 +42,22 @@ def test_a_client_without_the_files_reads_what_lies_in_them_and_brings_its_own(s
             assert list(values["s"]) == [f"row {i}" for i in range(64)] + ["y"] * 64
 
 
+def test_a_port_may_be_fixed_but_the_keys_are_of_one_start(start: Start, connect: Connect, tmp_path: Path) -> None:
+    first = start(listen="tcp://127.0.0.1:0", journal_dir=tmp_path / "journal")
+    before = first.get_info()
+    with TransferQueueClient("afar", as_from_afar(before), call_timeout_s=1.0) as afar:
+        afar.put({"x": ["a"]}, global_step=0)
+        first.stop()
+        second = start(listen=before["tcp_endpoint"], journal_dir=tmp_path / "journal")
+        after = second.get_info()
+        with pytest.raises(ControllerLostError):
+            afar.stats()
+
+    assert after["tcp_endpoint"] == before["tcp_endpoint"]
+    assert after["client_secret"] != before["client_secret"]
+    assert connect(second).stats().rows_put_total == 1
+
+
 def test_rows_that_lie_here_and_there_come_in_the_order_asked_for(start: Start, connect: Connect) -> None:
     controller = start(global_batch_size=96, listen="tcp://127.0.0.1:0")
     here = connect(controller)

@@ -33,6 +33,7 @@ def test_every_row_is_counted_under_one_state(start: Start, connect: Connect) ->
     assert value("ready", task="train") == 0
     assert (value("partitions"), value("leases"), value("up")) == (1, 1, 1)
     assert value("stored_bytes") == 17 * 2
+    assert (value("held_bytes"), value("oldest_reader_seconds")) == (0, 0)
     assert (value("samples_put_total"), value("samples_consumed_total", task="train")) == (10, 2)
     assert b"# TYPE transfer_queue_samples_put_total counter" in generate_latest(registry)
 

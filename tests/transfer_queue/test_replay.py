@@ -51,7 +51,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.arenas.mkdir()
         self.samples, self.tasks = samples, tasks
         self.node = Node(self.home / "journal", self.arenas, num_n_samples=samples, tasks=tasks)
-        self.peers = [Peer(self.node, 100 + i, f"peer{i}") for i in range(3)]
+        self.peers = [Peer(self.node, 100 + i) for i in range(3)]
         self.segments: dict[int, Bytes] = {}
         self.files: list[int] = []
         self.leases: list[tuple[str, int, list[int], int | None]] = []
@@ -126,7 +126,7 @@ class QueueMachine(RuleBasedStateMachine):
     def attach(self, who: int, how: str) -> None:
         if len(self.segments) >= 2:
             return
-        path = self.arenas / f"segment{len(self.files)}"
+        path = self.arenas / f"segment-{len(self.files)}"
         path.write_bytes(bytes(SEGMENT))
         self.files.append(os.open(path, os.O_RDWR))
         fcntl.flock(self.files[-1], fcntl.LOCK_EX)

@@ -179,7 +179,7 @@ def test_a_step_that_was_cleared_before_its_consumer_was_found_gone(
 def attached(node: Node, peer: Peer) -> tuple[int, Path, int]:
     """A segment of 64 bytes that somebody holds: its number, path, and the descriptor that holds it."""
     assert node.arenas is not None
-    path = node.arenas / f"segment{len(os.listdir(node.arenas))}"
+    path = node.arenas / f"segment-{len(os.listdir(node.arenas))}"
     path.write_bytes(bytes(64))
     file = os.open(path, os.O_RDWR)
     fcntl.flock(file, fcntl.LOCK_EX)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from transfer_queue import BackPressureError, FieldError, LeaseError, TransferQueueClient, TransferQueueController, wire
-from transfer_queue.errors import FieldLostError
+from transfer_queue.errors import FieldLostError, StorageFullError
 from transfer_queue.readers import COPYING_S
 
 Start = Callable[..., TransferQueueController]
@@ -59,6 +59,27 @@ def test_the_end_of_a_read_is_not_told_to_a_connection_that_is_not_there(start: 
     client.clear(0)
 
     assert client.request(wire.Recycled, wire.Recycle([0]), "recycling").ranges == [(0, 0, 100_000)]
+
+
+def test_who_keeps_a_view_is_named_where_its_bytes_are_missed(
+    start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controller = start(global_batch_size=1, num_global_batch=2)
+    client, viewer = connect(controller), connect(controller, "viewer")
+    monkeypatch.setattr("transfer_queue.storage.arena.SMALLEST_SEGMENT", 1 << 17)
+    mapped = viewer.get_data(client.put({"x": LARGE}, global_step=0), zero_copy=True, plain=True)
+    client.clear(0)
+    stats = client.stats()
+    assert (stats.held_bytes, stats.held_by) == (100_000, "viewer")
+    monkeypatch.setattr("transfer_queue.storage.arena.reserve", lambda *_: 0)
+    with pytest.raises(StorageFullError, match=r"100000 bytes were freed but wait for 'viewer', which has read for"):
+        client.put({"x": LARGE}, global_step=1, timeout_s=0.1)
+    mapped.clear()
+    gc.collect()
+    viewer.stats()
+    client.put({"x": LARGE}, global_step=1, timeout_s=30)
+
+    assert client.stats().held_bytes == 0
 
 
 def put_over(client: TransferQueueClient) -> None:

@@ -1,5 +1,6 @@
 """``twinkle`` as a person runs it: processes, terminals, and queues that come and go."""
 
+import io
 import os
 import pty
 import re
@@ -14,11 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from transfer_queue import BatchMeta, NotReadyError, TransferQueueClient, TransferQueueController
 from transfer_queue.http import Endpoint
 from transfer_queue.info_file import published
 from transfer_queue.pages import Pages
+from transfer_queue.reports import Stats
+from twinkle.tables import stats_table
 
 TWINKLE = [sys.executable, "-m", "twinkle.cli"]
 
@@ -122,6 +126,15 @@ def test_stats_shows_the_counts(client: TransferQueueClient, folder: Path) -> No
     assert seen.returncode == 0
     assert "rollout 2 2 2 0 0 0 0" in words(seen.stdout)
     assert "1 of 1 partitions alive (steps 0 to 0)" in seen.stdout
+    assert "wait for" not in seen.stdout
+
+
+def test_stats_names_who_holds_memory_back() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    console.print(stats_table(Stats({}, [], 0, 0, 0, 0, held_bytes=4096, held_by="viewer", held_s=12.3)))
+
+    assert isinstance(console.file, io.StringIO)
+    assert "4,096 freed bytes wait for 'viewer', a reader for 12 s" in console.file.getvalue()
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

@@ -12,7 +12,7 @@ from transfer_queue.ledger.book import Freed
 from transfer_queue.ledger.consumers import Consumers
 from transfer_queue.ledger.lease import Lease, Part
 from transfer_queue.ledger.loss import check_not_lost, lose
-from transfer_queue.ledger.partition import Partition
+from transfer_queue.ledger.partition import LONGEST_REASON, Partition
 from transfer_queue.ledger.placing import room_for_one, shares
 from transfer_queue.ledger.rollback import Rolled, rollback
 from transfer_queue.ledger.seats import Label
@@ -126,7 +126,7 @@ class Ledger(Consumers):
         if reservation is not None:
             self.reservations.forget(reservation)
         self.move(lease.task, lease.parts, LEASED, DROPPED, reason)
-        self.leases.end(lease, f"ended: its rows were dropped ({reason})")
+        self.leases.end(lease, f"ended: its rows were dropped ({reason[:LONGEST_REASON]})")
         self.drop_parts(lease.parts, reason, refill)
 
     def drop_rows(self, indexes: Sequence[int], reason: str, refill: bool = False) -> None:

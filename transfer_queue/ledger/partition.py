@@ -19,6 +19,8 @@ ABSENT, THERE, ROOT, LOST = 0, 1, 3, 4
 """A row has no such field; it has one that was added to it, or that it was put with; or its value was lost."""
 EXISTS, FREED = 1, 3
 """A row is there; or it was, and nobody needs its values any more. 0: it was never put."""
+MOST_REASONS, LONGEST_REASON, OTHER = 32, 256, "other"
+"""Reasons for dropping that one step tells apart, the characters of each, and the name of all further ones."""
 
 
 class Partition:
@@ -176,13 +178,21 @@ class Partition:
         """Drop rows for every task that has not taken them, those that come later or give them back included."""
         if self.dropped is None:
             self.dropped = Cells(self.size, np.int32)
-        rows = rows[self.dropped.array[rows] == 0]
+        rows, reason = rows[self.dropped.array[rows] == 0], self.told_apart(reason)
         if reason not in self.reasons:
             self.reasons.append(reason)
         self.dropped.array[rows] = self.reasons.index(reason) + 1
         self.dropped_rows += len(rows)
         for stand in self.tasks.values():
             stand.move(rows[stand.state[rows] == FREE], FREE, DROPPED, reason)
+
+    def told_apart(self, reason: str) -> str:
+        """The name under which rows dropped for this reason are counted: its own, or "other" beyond the first 32.
+
+        A caller who gives every drop a reason of its own must come to an end; of a long one the beginning is kept.
+        """
+        reason = reason[:LONGEST_REASON]
+        return reason if reason in self.reasons or len(self.reasons) < MOST_REASONS else OTHER
 
     def dropped_for(self, reason: str) -> NDArray[np.bool_]:
         """For each row, whether it was dropped for every task with this reason."""

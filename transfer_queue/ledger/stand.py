@@ -116,7 +116,7 @@ class Stand:
             self.consumed += rows
         elif state == DROPPED:
             self.dropped_rows += rows
-            self.dropped[reason] += rows
+            self.dropped[self.partition.told_apart(reason)] += rows
 
     def _spoil(self, rows: Rows, after: int) -> None:
         """Keep count of the groups that can never be whole for this task, as one of their rows is gone."""

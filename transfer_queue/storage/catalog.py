@@ -93,9 +93,7 @@ class Catalog:
     def check(self, chunks: Sequence[Chunk]) -> None:
         """`FieldError` if a field changes its dtype, or values lie where nothing can lie."""
         check_dtypes(self.dtypes, chunks)
-        for chunk in chunks:
-            if chunk.frame is None:
-                self.segments.check(*chunk.extent, chunk.size)
+        self.segments.check((*chunk.extent, chunk.size) for chunk in chunks if chunk.frame is None)
 
     def write(self, indexes: list[int], chunks: Sequence[Chunk]) -> None:
         """Note where the values of these rows lie; the ledger has made sure that none is there already."""
@@ -106,7 +104,7 @@ class Catalog:
             self.dtypes[chunk.column.name] = chunk.column.dtype
             self.stored_bytes += chunk.size
             if chunk.frame is None:
-                self.segments.fill(chunk.extent[0], chunk.size)
+                self.segments.fill(*chunk.extent, chunk.size)
             if whole:
                 self._field(serial, chunk.column.name).add(chunk.placed_at(rows))
             else:

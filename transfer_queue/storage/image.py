@@ -34,6 +34,7 @@ class SegmentImage(msgspec.Struct, array_like=True, frozen=True):
     owner: int
     orphan: bool
     free: list[tuple[int, int]]
+    client: str = ""
 
 
 class CatalogImage(msgspec.Struct, array_like=True, frozen=True):
@@ -61,7 +62,9 @@ def image_of(catalog: Catalog) -> CatalogImage:
         if images:
             partitions[serial] = images
     segments = [
-        SegmentImage(each.number, each.path, each.size, each.owner, each.orphan, catalog.segments.all_free(each))
+        SegmentImage(
+            each.number, each.path, each.size, each.owner, each.orphan, catalog.segments.all_free(each), each.client
+        )
         for each in catalog.segments.known.values()
     ]
     return CatalogImage(catalog.dtypes, partitions, segments, catalog.segments.next_segment)
@@ -85,7 +88,10 @@ def catalog_of(image: CatalogImage) -> Catalog:
     catalog = Catalog()
     segments = catalog.segments
     for each in image.segments:
-        found = Segment(each.number, each.path, each.size, each.owner, 0, each.orphan, list(each.free))
+        free, client = list(each.free), each.client
+        found = Segment(each.number, each.path, each.size, each.owner, 0, each.orphan, free, client=client)
+        for offset, size in free:
+            found.taken.add(offset, offset + size)
         segments.known[each.number] = found
     segments.next_segment = image.next_segment
     for serial, fields in image.partitions.items():

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from transfer_queue import wire
 from transfer_queue.errors import FieldLostError, StorageFullError
-from transfer_queue.exchange import GRACE_S, Ask, Steps
+from transfer_queue.exchange import Ask, Steps
 from transfer_queue.storage.arena import Arena, Extent
 from transfer_queue.storage.base import Stored, inline
 from transfer_queue.storage.reader import Reader
+from transfer_queue.storage.recycling import Recycling
 from transfer_queue.storage.run_folder import READING
 
 TELL_S = 60.0
@@ -75,6 +76,7 @@ class ShmPlane:
         self._arena: Arena | None = None
         self._making = threading.Lock()
         self._segments: list[int] = []
+        self._recycling = Recycling(lambda ranges: self._own_arena().recycle(ranges))
         self._paths: dict[int, str] = {}
         self._reader = Reader(self._path_of)
         self._mapped = Mapped(folder)
@@ -100,18 +102,26 @@ class ShmPlane:
         while found is None:
             try:
                 found = arena.write(frames)
-            except StorageFullError:
+            except StorageFullError as full:
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._segments:
-                    raise
+                    raise (yield from self._explained(full)) from None
                 yield from self._recycle(min(left, WAIT_S))
         return arena, found
 
+    def _explained(self, full: StorageFullError) -> Steps[StorageFullError]:
+        """The error, and who holds back what was freed, if somebody does."""
+        stats, _ = yield Ask(wire.Stats, wire.GetStats(), (), TELL_S, lambda: "asking who holds room back waited")
+        if not stats.held_bytes:
+            return full
+        return StorageFullError(
+            f"{full}. {stats.held_bytes} bytes were freed but wait for {stats.held_by!r}, which has read for "
+            f"{stats.held_s:.0f} s: let go of zero_copy views sooner, or copy what is kept",
+            {**full.details, "held": stats.held_bytes, "held_by": stats.held_by},
+        )
+
     def _recycle(self, timeout_s: float) -> Steps[None]:
-        body = wire.Recycle(self._segments, timeout_s)
-        waits = "put waited for room in shared memory"
-        reply, _ = yield Ask(wire.Recycled, body, (), timeout_s + GRACE_S, lambda: waits)
-        self._own_arena().recycle(reply.ranges)
+        return self._recycling.ask(self._segments, timeout_s, "put waited for room in shared memory")
 
     def load(self, values: wire.Values, rows: int, frames: Sequence[Any], zero_copy: bool) -> Steps[list[Any]]:
         """Gather what lies in arenas into private memory; with `zero_copy`, map it read-only where it is contiguous."""

@@ -21,6 +21,7 @@ from transfer_queue.client import TransferQueueClient
 from transfer_queue.errors import ControllerLostError, StorageFullError, TransferQueueError
 from transfer_queue.storage.blocks import Blocks
 from transfer_queue.storage.place import ADDRESSES, CONTROLLER, Place
+from transfer_queue.storage.recycling import Recycling
 
 log = logging.getLogger("transfer_queue")
 
@@ -86,11 +87,10 @@ class StorageActor:
         return ray.get_runtime_context().get_node_id(), os.getpid()
 
     def _recycle_for_ever(self) -> None:
+        recycling = Recycling(lambda ranges: self.free([where[1:] for where in ranges]))
         while True:
             try:
-                body = wire.Recycle([self._segment], RECYCLE_S)
-                reply = self._client.request(wire.Recycled, body, "recycle")
-                self.free([(offset, size) for _, offset, size in reply.ranges])
+                self._client.carry_out(recycling.ask([self._segment], RECYCLE_S, "recycle waited"))
                 time.sleep(GATHER_S)
             except TransferQueueError as error:
                 log.info("the storage actor %s lost its controller: %s", self._name, error)

@@ -15,6 +15,7 @@ from rich.console import Console
 from transfer_queue.errors import ConfigurationError, ControllerLostError, FieldLostError, TransferQueueError
 from twinkle.entrypoints.explain import BAD_INPUT, FAILURE, explain, known_keys, nearest
 from twinkle.errors import TRY_AGAIN, ConfigError, TwinkleError
+from twinkle.pipe import into_pipe
 
 INTERRUPTED = 130
 LOST = (
@@ -45,7 +46,8 @@ def run_program(
         codes.append(job(settings))
 
     try:
-        main()
+        with into_pipe():
+            main()
     except HydraException as error:
         say(name, explain(error, schema))
         codes.append(BAD_INPUT)

@@ -158,3 +158,36 @@ def test_rows_that_one_task_has_not_read_yet_are_kept_when_the_other_acknowledge
     ledger.read("a", taken.indexes)
 
     assert ledger.effects == [Freed(0, None, (0, 1))]
+
+
+def test_a_reason_for_every_drop_costs_no_memory_without_end() -> None:
+    ledger, _ = ledger_of(prompts=50, partitions=1, samples=1)
+    ledger.put_rows(50, ["x"], 0)
+    reasons = [f"reason {number} {'x' * 1000}" for number in range(40)]
+    for reason in reasons:
+        ledger.drop(lease(ledger, 1), reason)
+    ledger.drop_rows([40], "of a sampler")
+    partition = ledger.steps.alive[0]
+
+    expected = {reason[:256]: 1 for reason in reasons[:32]} | {"other": 9}
+    assert partition.task("train").dropped == partition.task("reward").dropped == expected
+    assert partition.reasons == list(expected)
+    assert len(next(reversed(ledger.leases.over.values())).how) < 400
+    ledger.drop(lease(ledger, 1), reasons[3])
+    assert partition.task("train").dropped[reasons[3][:256]] == 2
+    assert count(ledger, partition, "train") == recount(ledger, partition, "train")
+
+
+def test_a_ledger_that_was_saved_with_more_reasons_can_be_read() -> None:
+    ledger, clock = ledger_of(prompts=50, partitions=1, samples=1)
+    ledger.put_rows(50, ["x"], 0)
+    with pytest.MonkeyPatch.context() as before:
+        before.setattr("transfer_queue.ledger.partition.MOST_REASONS", 1000)
+        for number in range(40):
+            ledger.drop(lease(ledger, 1), f"reason {number}")
+    ledger = Ledger.restore(ledger.export(), clock)
+    ledger.drop(lease(ledger, 1), "one more")
+    ledger.drop(lease(ledger, 1), "reason 39")
+    dropped = ledger.steps.alive[0].task("reward").dropped
+
+    assert (len(dropped), dropped["other"], dropped["reason 39"]) == (41, 1, 2)

@@ -14,7 +14,7 @@ from transfer_queue.ledger import Freed
 from transfer_queue.ledger.shape import first_index, split_index
 from transfer_queue.storage.catalog import Catalog
 from transfer_queue.storage.chunk import split
-from transfer_queue.storage.image import CatalogImage, catalog_of, image_of
+from transfer_queue.storage.image import CatalogImage, SegmentImage, catalog_of, image_of
 from transfer_queue.storage.segments import Segments
 
 ROWS = 4
@@ -157,3 +157,35 @@ def test_an_empty_value_is_no_room_to_write_again() -> None:
     segments.free([(number, 8, 0)])
 
     assert segments.reusable([number]) == []
+
+
+def test_what_a_reader_holds_back_is_counted_and_the_reader_named() -> None:
+    catalog = Catalog()
+    put(catalog, Memory(catalog), {0: [1], 1: [2]}, placed=True)
+    assert (catalog.segments.held_bytes, catalog.segments.holder()) == (0, None)
+    token = catalog.segments.begin_read("a", 7, "trainer", since=12.0)
+    catalog.segments.begin_read("b", 8, "other", since=13.0)
+    assert catalog.segments.holder() is None
+    catalog.free(Freed(0, None, (0,)))
+    holder = catalog.segments.holder()
+    assert (catalog.segments.held_bytes, holder and (holder.name, holder.since)) == (8, ("trainer", 12.0))
+    catalog.segments.end_read(token)
+    holder = catalog.segments.holder()
+    assert (catalog.segments.held_bytes, holder and holder.name) == (8, "other")
+    catalog.segments.end_reads_of("b")
+
+    assert (catalog.segments.held_bytes, catalog.segments.holder()) == (0, None)
+
+
+def test_a_segment_that_was_saved_without_its_client_is_anybodys() -> None:
+    saved = wire.encode(CatalogImage({}, {}, [SegmentImage(3, "there", 64, 1, False, [(8, 8)], "a")], 4))
+    client = wire.encode("a")
+    assert saved.count(client) == 1
+    shorter = saved.replace(b"\x97\x03", b"\x96\x03").replace(client, b"")
+    segments = catalog_of(decoded(shorter)).segments
+
+    segments.check_client([3], "b")
+    with pytest.raises(FieldError, match="8 bytes at 12 of segment 3 are not the producer's"):
+        segments.check([(3, 12, 8)])
+    segments.give([(3, 8, 8)])
+    segments.check([(3, 12, 8)])
