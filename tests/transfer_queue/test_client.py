@@ -189,8 +189,9 @@ def test_exhausted_is_told_at_once_also_to_those_who_wait(start: Start, connect:
     wait_for_waiting(client, "train")
     held = client.get_meta(["x"], 1, 0, "judge", lease_s=9)
     client.drop(held, "broken")
-    with pytest.raises(ExhaustedError, match="1 were dropped"):
+    with pytest.raises(ExhaustedError, match=r"1 were dropped \(broken\)") as error:
         waiting()
+    assert error.value.details["dropped"] == ["broken"]
     assert time.monotonic() - began < 3
 
 

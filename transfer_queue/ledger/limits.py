@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import islice
 
 from transfer_queue.errors import ConfigurationError, ExhaustedError, GroupError, StepClearedError
 from transfer_queue.ledger.request import Want
 from transfer_queue.ledger.shape import QueueShape
 from transfer_queue.ledger.steps import Steps
 
+NAMED = 3
+"""Reasons of drops that one error names."""
+
 
 def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
     """`ExhaustedError` if so many rows can never become ready, `StepClearedError` if the step was cleared.
 
-    Leased rows may come back and missing rows may still be put, so only consumed and dropped ones are out of reach.
+    Leased rows may come back and missing rows may still be put, so only consumed and dropped ones are out of reach. The
+    first few reasons of drops are the error's `details["dropped"]`.
     """
-    n = shape.num_n_samples
+    n, reasons = shape.num_n_samples, list[str]()
     if want.step is None:
         most, where = shape.capacity * shape.num_global_batch, "all steps together"
         why = f"num_global_batch={shape.num_global_batch} partitions of {shape.capacity} rows hold no more"
@@ -30,10 +35,12 @@ def check_possible(shape: QueueShape, steps: Steps, want: Want) -> None:
             why += f" and {retired} more in place of dropped groups" * bool(retired)
             most -= stand.spoiled_groups * n if want.whole_groups else stand.gone
             why += f", of which it consumed {stand.consumed} and {stand.dropped_rows} were dropped"
+            reasons = list(islice((reason for reason, rows in stand.dropped.items() if rows), NAMED))
+            why += f" ({'; '.join(reasons)})" if reasons else ""
     if want.needed > most:
         raise ExhaustedError(
             f"task {want.task!r} can never get {want.needed} rows of {where}: at most {most} can become ready; {why}",
-            {"needed": want.needed, "possible": most},
+            {"needed": want.needed, "possible": most, "dropped": reasons},
         )
 
 

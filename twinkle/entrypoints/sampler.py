@@ -64,7 +64,7 @@ class Attachment:
         self.file = Path(config.queue.info).absolute()
         self.info = read_info(self.file)
         self.run = run_to_join(self.info)
-        self.late = 0
+        self.late = self.dropped = 0
 
     def serve(self, stack: ExitStack) -> int:
         """Answer prompts until the queue ends; returns the exit code 0.
@@ -88,14 +88,18 @@ class Attachment:
         return 0
 
     def _look_at(self, replicas: "list[Served]") -> None:
-        late, idle_s = sum(each.late for each in replicas), min(each.idle_s for each in replicas)
+        late, dropped = sum(each.late for each in replicas), sum(each.dropped for each in replicas)
+        idle_s = min(each.idle_s for each in replicas)
         if late > self.late:
             self.console.print(
                 f"{late - self.late} rows were answered after queue.lease_s={self.config.queue.lease_s:g} s and went "
                 "to another sampler: raise queue.lease_s.",
                 markup=False,
             )
-        self.late = late
+        if dropped > self.dropped:
+            why = next(each.dropped_why for each in replicas if each.dropped)
+            self.console.print(f"{dropped - self.dropped} rows were dropped: {why}", markup=False)
+        self.late, self.dropped = late, dropped
         if idle_s > self.config.queue.idle_s:
             raise RunError(
                 f"No prompts for queue.idle_s={self.config.queue.idle_s:g} s ({replicas[0].waits_for}): is their run "

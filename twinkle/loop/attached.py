@@ -1,14 +1,15 @@
 """The samplers of a run that started none: programs outside it answer its prompts, and fetch its weights themselves."""
 
+import time
 from collections.abc import Sequence
 from itertools import count, islice
 from pathlib import Path
 
 import torch
 
-from transfer_queue import BatchMeta, NotReadyError
+from transfer_queue import BatchMeta, ExhaustedError, NotReadyError, StepClearedError
 from twinkle.data.base import Prompt
-from twinkle.errors import RunError
+from twinkle.errors import DataError, RunError
 from twinkle.loop.config import LoopConfig, QueueConfig
 from twinkle.loop.payload import WeightPayload
 from twinkle.loop.queue_time import TimedClient
@@ -17,6 +18,8 @@ from twinkle.loop.weight_sync import Arrival, Probe
 
 TASK = "answered"
 """Sees every response once, so that the loop can wait for all of a step. No partition waits for it."""
+LOOK_S = 5.0
+"""How often a wait looks for dropped prompts; by itself it goes on while its step has room for others."""
 FIRST_EVALUATION = 1 << 40
 """Partitions of held-out prompts bear numbers that no step will reach."""
 
@@ -42,6 +45,7 @@ class AttachedSamplers:
         """Wait until samplers have answered the step's prompts.
 
         Raises:
+            DataError: a sampler dropped prompts that cannot be answered; it names one.
             RunError: not all of them within ``queue.timeout_s``; it says which are missing and why.
         """
         self._client.ack(self._wait_for(step, prompts * self._samples_per_prompt, f"step {step}"))
@@ -91,7 +95,7 @@ class AttachedSamplers:
 
     def _wait_for(self, step: int, rows: int, what: str) -> BatchMeta:
         """The rows when all have responses; the deadline begins anew whenever some more have."""
-        ready = 0
+        ready, ends = 0, time.monotonic() + self._timeout_s
         while True:
             try:
                 return self._client.get_meta(
@@ -100,17 +104,31 @@ class AttachedSamplers:
                     global_step=step,
                     task_name=TASK,
                     lease_s=self._lease_s,
-                    timeout_s=self._timeout_s,
+                    timeout_s=min(LOOK_S, self._timeout_s),
                 )
             except NotReadyError as error:
-                if error.details["ready"] <= ready:
-                    raise self._unanswered(rows, what, error) from error
-                ready = error.details["ready"]
+                self._check_dropped(what, [*self._client.stats().tasks[TASK].dropped])
+                if error.details["ready"] > ready:
+                    ready, ends = error.details["ready"], time.monotonic() + self._timeout_s
+                elif time.monotonic() >= ends:
+                    raise self._unanswered(rows, what) from error
+            except ExhaustedError as error:
+                self._check_dropped(what, error.details["dropped"])
+                raise
+            except StepClearedError as error:
+                raise DataError(
+                    f"The samplers have dropped every prompt of {what}; twinkle-sampler says why ({error})."
+                ) from error
 
-    def _unanswered(self, rows: int, what: str, error: NotReadyError) -> RunError:
+    def _check_dropped(self, what: str, reasons: Sequence[str]) -> None:
+        if reasons:
+            raise DataError(f"No sampler can answer {what}: {reasons[0]}")
+
+    def _unanswered(self, rows: int, what: str) -> RunError:
         return RunError(
             f"The run waits for samplers to answer the {rows} rows of {what}, and for queue.timeout_s="
-            f"{self._timeout_s:g} s none did ({error}). Is one attached? twinkle-sampler queue.info={self._info_file}"
+            f"{self._timeout_s:g} s none did ({self._client.why(TASK)}). Is one attached? "
+            f"twinkle-sampler queue.info={self._info_file}"
         )
 
 

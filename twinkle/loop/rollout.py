@@ -7,7 +7,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from twinkle.data.base import Prompt, PromptRow, PromptSource, trajectory_of
+from twinkle.data.base import Prompt, PromptRow, PromptSource
+from twinkle.data.check import encoded
 from twinkle.data_format import InputFeature, SampledSequence, SamplingParams
 from twinkle.errors import WeightSyncError
 from twinkle.infra import remote_function
@@ -150,7 +151,9 @@ class RolloutWorker:
         return self.policy.sampler.positions
 
     def _encoded(self, prompts: Sequence[Prompt]) -> list[InputFeature]:
-        return [self.policy.sampler.template.encode(trajectory_of(prompt)) for prompt in prompts]
+        sampler = self.policy.sampler
+        template, positions, most = sampler.template, sampler.positions, self.params.max_tokens
+        return [encoded(prompt, template, positions, most) for prompt in prompts]
 
     def _sampled(
         self, features: Sequence[InputFeature], seeds: Sequence[int], num_samples: int

@@ -88,6 +88,10 @@ def until_there(path: Path, running: Running) -> None:
         time.sleep(0.05)
 
 
+def has_prompts(sampler: Running, client: TransferQueueClient) -> bool:
+    return any(reason.holder == f"sampler-{sampler.process.pid}-0" for reason in client.why("rollout").reasons)
+
+
 def same(run: Path, local: Path) -> bool:
     """Whether two runs have the same figures, step by step, the same evaluations and the same weights."""
     rows, expected = untimed(run), untimed(local)
@@ -106,9 +110,11 @@ def test_two_samplers_share_a_run_and_the_death_of_one_costs_nothing(
     attach = ["queue.info=runs/latest/queue.json", "queue.lease_s=3"]
     doomed, other = samplers.start(*attach), samplers.start(*attach)
     run.until_step(trainer.latest, 3, timeout=200)
-    doomed.send(signal.SIGSTOP)  # it is given the next prompts all the same, and takes them with it
     with TransferQueueClient("test", read_info(trainer.latest / "queue.json")) as client:
         deadline = time.monotonic() + START_S
+        while doomed.send(signal.SIGSTOP) or not has_prompts(doomed, client):
+            doomed.send(signal.SIGCONT)
+            time.sleep(0.01)
         while client.stats().oldest_lease_s < 1:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -170,9 +176,9 @@ def alone(tmp_path: Path) -> Iterator[TransferQueueClient]:
         yield client
 
 
-def put_prompts(client: TransferQueueClient, count: int) -> None:
+def put_prompts(client: TransferQueueClient, count: int, prompt: str = "1234") -> None:
     rows = 8 * count
-    fields = {"prompt": ["1234"] * rows, "sample_id": torch.arange(rows), "seed": torch.arange(rows) // 8}
+    fields = {"prompt": [prompt] * rows, "sample_id": torch.arange(rows), "seed": torch.arange(rows) // 8}
     client.put(fields, global_step=1)
 
 
@@ -199,12 +205,14 @@ def test_a_queue_of_no_run_is_served_with_the_models_own_weights_until_it_is_idl
     samplers: Samplers, alone: TransferQueueClient
 ) -> None:
     sampler = samplers.serving("queue.settings=config.yaml", "queue.idle_s=2")
+    put_prompts(alone, 1, "what the model cannot read: é")
     put_prompts(alone, 1)
     meta, data = alone.get(["response", "version", "fingerprint"], 8, 1, "train", lease_s=60, plain=True)
     ended = sampler.wait()
 
     assert (len(meta), data["fingerprint"]) == (8, ["base"] * 8)
     assert ended.code == 1
+    assert "8 rows were dropped: the prompt 'what the model cannot read: é': the tokenizer has no token" in ended.out
     assert "No prompts for queue.idle_s=2 s (get_meta waited" in ended.err
 
 

@@ -12,7 +12,7 @@ import torch
 from transfer_queue import TransferQueueClient, TransferQueueController
 from twinkle.attach_config import AttachConfig
 from twinkle.data_format import SamplingParams
-from twinkle.errors import DataError, WeightSyncError
+from twinkle.errors import WeightSyncError
 from twinkle.loop.payload import Version, WeightPayload
 from twinkle.loop.serving import RolloutServer
 from twinkle.loop.weight_board import WeightFile
@@ -169,13 +169,39 @@ def test_two_servers_take_turns(client: TransferQueueClient, served: Callable[..
     assert [server.serve(0.01)[0].rows for server in (one, other)] == [2 * N, 2 * N]
 
 
-def test_a_prompt_that_cannot_be_sampled_from_ends_the_server_with_its_error(
-    client: TransferQueueClient, served: Callable[..., RolloutServer]
+def test_a_load_of_weights_may_outlast_the_lease(
+    client: TransferQueueClient,
+    served: Callable[..., RolloutServer],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    put(client, prompt="1" * 600)
+    """While a server loads, its prompts are anybody's; afterwards it takes them, and is not late with them."""
+    board, server = WeightFile(tmp_path / "weights"), served()
+    own = {name: tensor.clone() for name, tensor in server.policy.sampler._module.state_dict().items()}  # type: ignore[attr-defined]
+    board.publish(WeightPayload.of(Version(0, 3), own))
+    server.board = board
+    leased, load = [], server.policy.load
+    monkeypatch.setattr(server.policy, "load", lambda payload: (leased.append(client.stats().leases), load(payload)))
+    put(client)
+    until(server, lambda: consumed(client) == N)
 
-    with pytest.raises(DataError, match="more than the 512 positions"):
-        until(served(), lambda: False)
+    assert leased == [0]
+    assert server._late == 0
+
+
+@pytest.mark.parametrize("prompt", ["1" * 600, "é"])
+def test_a_prompt_that_cannot_be_answered_is_dropped_with_a_sentence_and_the_others_are_answered(
+    client: TransferQueueClient, served: Callable[..., RolloutServer], prompt: str
+) -> None:
+    server = served()
+    put(client, groups=1, prompt=prompt)
+    put(client, groups=1)
+    until(server, lambda: consumed(client) == N)
+
+    (reason,) = client.stats().tasks["rollout"].dropped
+    assert reason.startswith(f"the prompt {prompt[:60]!r}"[:-1])
+    stands = server.serve(0.01)[0]
+    assert (stands.rows, stands.dropped, stands.dropped_why) == (N, N, reason)
     assert client.stats().leases == 0
 
 
