@@ -109,8 +109,9 @@ class Faults(RuleBasedStateMachine):
         self.world.bad_images = {"twinkle:bad"}
         self.world.change(image=image)
 
-    @rule(steps=st.integers(1, 2), limit=st.sampled_from([None, 60, 600]))
+    @rule(steps=st.integers(1, 2), limit=st.sampled_from([None, 60, 3600]))
     def run_settings(self, steps: int, limit: int | None) -> None:
+        """A limit is over before the stack is looked at in the end, or only long after."""
         run = SPEC["run"] | {"overrides": [f"loop.steps={steps}"], "activeDeadlineSeconds": limit}
         self.world.change(run=run)
 
