@@ -28,8 +28,12 @@ INSTALL := $(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --con
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && { echo $$p; break; }; done)
 
-# make takes every a.b=c of its command line for a variable of its own; those with a dot are settings of the run.
-SETTINGS = $(foreach word,$(MAKEOVERRIDES),$(if $(findstring .,$(firstword $(subst =, ,$(word)))),$(word)))
+# make takes every name=value of its command line for a variable of its own. Its own are in capitals; all others are
+# settings of the run, with their values as they were typed. A quote in a value is one for the shell, too.
+OURS := A% B% C% D% E% F% G% H% I% J% K% L% M% N% O% P% Q% R% S% T% U% V% W% X% Y% Z%
+NAMES = $(filter-out $(OURS) "% '% [% {%,$(foreach word,$(filter-out =%,$(MAKEOVERRIDES)),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word))))))
+SETTINGS = $(if $(filter experiment,$(NAMES)),,experiment=quickstart) \
+	$(foreach name,$(NAMES),'$(name)=$(subst ','\'',$(value $(name)))')
 
 export OMP_NUM_THREADS ?= 1
 
@@ -38,7 +42,7 @@ export OMP_NUM_THREADS ?= 1
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.run
-	$(BIN)/twinkle-train experiment=quickstart $(SETTINGS) $(ARGS)
+	$(BIN)/twinkle-train $(SETTINGS) $(ARGS)
 
 venv: $(VENV)/.dev
 

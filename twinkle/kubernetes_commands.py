@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twinkle.errors import ConfigError
+from twinkle.extras import missing
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
@@ -139,6 +140,4 @@ def _extra(command: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"twinkle {command} needs the package {error.name}: pip install 'twinkle-rl[operator]'."
-        ) from error
+        raise ConfigError(missing(str(error.name), f"twinkle {command}", "'twinkle-rl[operator]'")) from error

@@ -17,6 +17,7 @@ from twinkle.attach_config import SamplerProgramConfig
 from twinkle.config import TrainConfig
 from twinkle.entrypoints.shell import failed, open_schema, run_program, typed
 from twinkle.errors import ConfigError, RunError, WeightSyncError
+from twinkle.extras import RAY_EXTRA, require
 from twinkle.loop.joining import run_to_join
 from twinkle.loop.stop import StopRequested, StopSignals
 
@@ -120,6 +121,7 @@ class Attachment:
         folder = self._model(config, stack)
         mesh, infra, group = self.config.mesh, self.config.infra, None
         if infra.mode == "ray":
+            require("ray", "infra.mode=ray", RAY_EXTRA)
             from twinkle.loop.on_ray import connected, set_apart
 
             group = infra.group(mesh.ranks, config.model.device.partition(":")[0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from twinkle.choices import one_of
 from twinkle.errors import ConfigError
+from twinkle.extras import RAY_EXTRA, require
 from twinkle.infra.device_aliases import aliases_in, with_aliases
 from twinkle.infra.device_group import DeviceGroup
 
@@ -74,6 +75,7 @@ def initialize(
         if previous.cluster is not None:
             previous.cluster.close()
         return _runtime
+    require("ray", 'the mode "ray"', RAY_EXTRA)
     from twinkle.infra.cluster import open_cluster
 
     cluster = open_cluster(_runtime.cluster, by_name, address, timeout_s, call_timeout_s, dict(env or {}))

@@ -14,6 +14,7 @@ from transfer_queue.info_file import published
 from transfer_queue.status import Progress
 from twinkle.config import TrainConfig
 from twinkle.errors import ConfigError
+from twinkle.extras import RAY_EXTRA, require
 from twinkle.loop.config import TASKS
 from twinkle.loop.run_folder import QUEUE, STARTED, RunFolder, read_json
 from twinkle.loop.stop import StopSignals
@@ -34,6 +35,7 @@ def open_queue(config: TrainConfig, run: RunFolder, stop: StopSignals, stack: Ex
     if config.infra.mode == "local":
         info = stack.enter_context(TransferQueueController.start(**options)).get_info()
     else:
+        require("ray", "infra=ray", RAY_EXTRA)
         from twinkle.loop.on_ray import connected, queue_on_ray
 
         stack.enter_context(connected(address=config.infra.address, timeout_s=config.infra.timeout_s))

