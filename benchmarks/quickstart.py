@@ -32,7 +32,12 @@ class Run:
 def run(seed: int) -> Run:
     """Run the quickstart in an empty folder; every result is read from its run folder and checked."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [str(Path(sys.executable).with_name("twinkle-train")), "experiment=quickstart", f"loop.steps={STEPS}", f"run.seed={seed}"]
+        command = [
+            str(Path(sys.executable).with_name("twinkle-train")),
+            "experiment=quickstart",
+            f"loop.steps={STEPS}",
+            f"run.seed={seed}",
+        ]
         began = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None

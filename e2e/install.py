@@ -70,11 +70,11 @@ def available(deployment: str, namespace: str, within_s: int = 120) -> None:
     )
 
 
-if __name__ == "__main__":
-    kuberay()
-    operator()
-
-
 def _all_established() -> bool:
     kept = [crd.get("status", {}).get("conditions") or [] for crd in objects("crd")]
     return all(any(it["type"] == "Established" and it["status"] == "True" for it in each) for each in kept)
+
+
+if __name__ == "__main__":
+    kuberay()
+    operator()
