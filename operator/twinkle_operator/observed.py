@@ -69,8 +69,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` is the label ATTEMPT_LABEL; the rest up to `note` are the annotations of words.py: to which head it is
     bound, what it was made from, and `note`, the counters at its beginning (an opaque text of `plan`'s). `status` is
-    jobStatus (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED, empty), `deployment` jobDeploymentStatus; `message` its last
-    line; `exit_code` the driver's, when the message tells it (128 + a signal that ended it). `created` is the
+    jobStatus (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED, empty), `deployment` jobDeploymentStatus; `message` its
+    last line; `exit_code` the driver's, when the message tells it (128 + a signal that ended it). `created` is the
     creationTimestamp in seconds.
     """
 
