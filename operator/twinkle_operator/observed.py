@@ -95,8 +95,8 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True):
     It is asked for while an attempt lives and while one is stopping: `ended < attempts`, or `stopping_since` is there.
 
     `at` is the wall clock of the answer (or of the failure), in seconds. `is_ready`, `reason` and `text` are the
-    queue's own verdict. Without an answer `why` is one word and `message` one sentence, and `progress` what this head told
-    last; the word REFUSED (words.py), connection refused, says that nothing listens there: no driver lives on it.
+    queue's own verdict. Without an answer `why` is one word and `message` one sentence, and `progress` what this head
+    told last; the word REFUSED (words.py), connection refused, says that nothing listens there: no driver lives on it.
     """
 
     at: float
