@@ -48,13 +48,13 @@ def _have(condition: str) -> str:
 OVERVIEW = (
     number("Stacks", "All that the operator watches.", 'count(trainingstack_condition{type="Ready"}) or vector(0)'),
     number("Ready", "Stacks that train.", _have("Ready")),
-    number("Queue not ready", "Stacks whose queue lacks rows.", "count(trainingstack_queue_ready == 0) or vector(0)"),
+    number("Queue not ready", "Usual, while steps end.", "count(trainingstack_queue_ready == 0) or vector(0)"),
     number("Suspended", "Stacks that gave their pods back.", _have("Suspended")),
     number("Complete", "Stacks that are done.", _have("Complete")),
     number("Failed", "Stacks that gave up.", _have("Failed")),
     Panel(
         "Queue ready",
-        "Whether each stack's queue has the rows that were asked for.",
+        "Whether each stack's queue has the rows that were asked for: seldom, where steps take them at once.",
         (Query("max by (namespace, name) (trainingstack_queue_ready)", "{{namespace}}/{{name}}"),),
         unit="bool",
         kind="state-timeline",

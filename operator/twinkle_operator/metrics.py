@@ -1,6 +1,7 @@
 """What the operator tells Prometheus. Series of stacks are made from the cache at each scrape: none outlives its stack.
 
 trainingstack_queue_ready{namespace,name}                     1: the queue has what was asked for; 0: it has not
+trainingstack_step{namespace,name}                            optimizer steps done, as last seen
 trainingstack_condition{namespace,name,type,status,reason}    1, one series for each condition
 trainingstack_reconcile_seconds                               histogram; one pass over a stack
 trainingstack_reconcile_errors_total{error}                   passes that failed, by kind of error
@@ -50,6 +51,7 @@ class Metrics(Collector):
         ready = GaugeMetricFamily(
             "trainingstack_queue_ready", "1 if the queue has the rows that were asked for, else 0.", labels=STACK
         )
+        step = GaugeMetricFamily("trainingstack_step", "Optimizer steps done, as last seen.", labels=STACK)
         conditions = GaugeMetricFamily(
             "trainingstack_condition",
             "1 for the status that a condition has.",
@@ -57,7 +59,10 @@ class Metrics(Collector):
         )
         for stack in self._cache.stacks():
             _add(stack, ready, conditions)
+            if stack.status.progress is not None and stack.status.progress.step is not None:
+                step.add_metric((stack.namespace, stack.name), stack.status.progress.step)
         yield ready
+        yield step
         yield conditions
 
 

@@ -69,8 +69,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     `attempt` is the label ATTEMPT_LABEL; the rest up to `note` are the annotations of words.py: to which head it is
     bound, what it was made from, and `note`, the counters at its beginning (an opaque text of `plan`'s). `status` is
-    jobStatus (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED, empty), `deployment` jobDeploymentStatus; `exit_code` the
-    driver's, when a message tells it (128 + a signal that ended it). `created` is the creationTimestamp in seconds.
+    jobStatus (PENDING, RUNNING, STOPPED, SUCCEEDED, FAILED, empty), `deployment` jobDeploymentStatus; `message` its
+    last line; `exit_code` the driver's, when the message tells it (128 + a signal that ended it). `created` is the
+    creationTimestamp in seconds.
     """
 
     name: str
@@ -94,8 +95,8 @@ class Poll(msgspec.Struct, frozen=True, kw_only=True):
     It is asked for while an attempt lives and while one is stopping: `ended < attempts`, or `stopping_since` is there.
 
     `at` is the wall clock of the answer (or of the failure), in seconds. `is_ready`, `reason` and `text` are the
-    queue's own verdict. Without an answer `why` is one word and `message` one sentence; the word REFUSED (words.py),
-    connection refused, says that nothing listens there: no driver lives on that head.
+    queue's own verdict. Without an answer `why` is one word and `message` one sentence, and `progress` what this head
+    told last; the word REFUSED (words.py), connection refused, says that nothing listens there: no driver lives on it.
     """
 
     at: float

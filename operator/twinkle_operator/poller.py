@@ -31,7 +31,8 @@ class _Polled(NamedTuple):
 class Poller:
     """One loop a stack; `changed` is called when an answer says something else than the one before.
 
-    After a good answer one that fails to come is passed over, so that a busy second of a head is no news.
+    After a good answer one that fails to come is passed over, so that a busy second of a head is no news. A poll
+    without an answer keeps the progress of the one before: the last step of a run may not have been written yet.
 
     `address` is where a head listens, with the fields {cluster}, {namespace}.
     """
@@ -103,6 +104,8 @@ class Poller:
         while True:
             poll, before = await self.ask(url), self._newest.get(key)
             missed = poll.why not in ("", REFUSED) and before is not None and not before.why and not missed
+            if poll.why and before is not None:
+                poll = msgspec.structs.replace(poll, progress=before.progress)
             if not missed:
                 self._newest[key] = poll
                 if before is None or msgspec.structs.replace(poll, at=before.at) != before:

@@ -14,7 +14,7 @@ def has_saved(status: Status, observed: Observed, now: float) -> bool:
     if is_dead(status, observed, now) or elapsed(status.stopping_since, now) >= STOPPED_S:
         return True
     poll = _after(observed.poll, status.stopping_since)
-    if poll is None or poll.progress is None or poll.progress.step is None:
+    if poll is None or poll.why or poll.progress is None or poll.progress.step is None:
         return False
     return poll.progress.checkpoint_step == poll.progress.step
 

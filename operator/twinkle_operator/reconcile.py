@@ -92,10 +92,11 @@ class Reconciler:
         return plan(stack, observed, self._now(), self._settings)
 
     def _follow(self, stack: Stack, observed: Observed) -> None:
-        """Poll the head while it is ready, until its last job is over."""
+        """Poll the head while it is ready, until the status tells that its last job is over."""
         key = stack.namespace, stack.name
         head = next((pod for pod in observed.pods if pod.group == HEAD and pod.ready and not pod.deleting), None)
-        over = bool(observed.jobs) and all(job.deployment in OVER for job in observed.jobs)
+        told = stack.status.ended >= stack.status.attempts
+        over = told and bool(observed.jobs) and all(job.deployment in OVER for job in observed.jobs)
         name = self._cache.cluster_name(stack)
         if head is None or over or not name:
             self._poller.stop(key)

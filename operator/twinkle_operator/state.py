@@ -48,7 +48,7 @@ class Progress(Part, frozen=True):
     checkpoint_step: Annotated[int | None, Meta(description="Step of the newest checkpoint.")] = None
 
 
-class GroupState(Part, frozen=True):
+class GroupState(Part, frozen=True, omit_defaults=False):
     """Pods of one device group."""
 
     name: Annotated[Text, Meta(description="Of the device group.")]
@@ -77,7 +77,11 @@ class Status(Part, frozen=True):
     ended: Annotated[int, Meta(ge=0, description="Attempts that are over; fewer than attempts while one runs.")] = 0
     fruitless: Annotated[int, Meta(ge=0, description="Restarts since the newest checkpoint; three end the stack.")] = 0
     checkpoint_at_restart: Annotated[
-        int | None, Meta(description="Step of the newest checkpoint when the last attempt ended.")
+        int | None,
+        Meta(
+            description="Step of the newest checkpoint seen until the last attempt ended or was told to stop; the next "
+            "attempt tells of one saved later, in progress."
+        ),
     ] = None
     active_since: Annotated[
         Text | None, Meta(description="RFC 3339; since when activeDeadlineSeconds counts on; left out while suspended.")

@@ -12,6 +12,7 @@ from twinkle_operator.observed import Cluster, Job, Pod, Stack
 from twinkle_operator.resources import Manifest
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Status
+from twinkle_operator.text import last_line
 from twinkle_operator.words import (
     ATTEMPT_LABEL,
     GROUP_LABEL,
@@ -24,6 +25,8 @@ from twinkle_operator.words import (
 
 TEXT = 1024
 """Characters of a message of others that are kept."""
+LINE = 256
+"""Of a RayJob's message, which ends with the tail of the driver's log: its last line, the error."""
 WORD = 128
 """Characters of a reason."""
 MOST_DIGITS = 9
@@ -95,7 +98,7 @@ def job(raw: Manifest) -> Job:
         note=notes.get(NOTE_ANNOTATION, ""),
         status=status.get("jobStatus") or "",
         deployment=status.get("jobDeploymentStatus") or "",
-        message=message[:TEXT],
+        message=last_line(message, LINE),
         exit_code=exit_code(message),
         deleting="deletionTimestamp" in metadata,
         created=seconds(metadata.get("creationTimestamp")),

@@ -14,6 +14,7 @@ INVALID_RUN, LOST_WORKER, TERMINATED = 2, 75, 143
 """Exit codes of `twinkle-train`: bad input, a lost process or machine, SIGTERM."""
 KILLED = 137
 """SIGKILL: others', no word of the program's."""
+NO_WORDS = "no reason given"
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -43,7 +44,7 @@ def verdict(attempt: int, job: Job | None, observed: Observed) -> Ended | None:
     if job.status == "STOPPED":
         return Ended("restart", "Stopped", f"attempt {attempt} was stopped through Ray")
     if job.deployment in ("Failed", "ValidationFailed"):
-        return Ended("restart", "SubmissionFailed", f"attempt {attempt} was not followed: {last_line(job.message)}")
+        return Ended("restart", "SubmissionFailed", f"attempt {attempt} was not followed: {job.message or NO_WORDS}")
     if job.deleting:
         return Ended("restart", "RayJobLost", f"the RayJob of attempt {attempt} was deleted")
     return None
@@ -60,17 +61,10 @@ def head_of(pods: tuple[Pod, ...]) -> Pod | None:
     return heads[0] if heads else None
 
 
-def last_line(text: str, most: int = 256) -> str:
-    """The last line of a message with something on it: of a log, the error."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    clean = "".join(char for char in (lines[-1] if lines else "no reason given") if char.isprintable())
-    return clean if len(clean) <= most else clean[: most - 1] + "…"
-
-
 def _by_code(attempt: int, job: Job) -> Ended:
     code = job.exit_code
     how = "failed" if code is None else f"ended with exit code {code}"
-    said = f"attempt {attempt} {how}: {last_line(job.message)}"
+    said = f"attempt {attempt} {how}: {job.message or NO_WORDS}"
     if code == INVALID_RUN:
         return Ended("invalid", "InvalidRun", said)
     if code == LOST_WORKER:

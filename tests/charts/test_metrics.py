@@ -31,6 +31,7 @@ OPERATORS = {"or", "and", "unless", "offset"}
 
 
 STATUS = {
+    "progress": {"step": 1},
     "conditions": [
         {
             "type": kind,

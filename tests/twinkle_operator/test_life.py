@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.twinkle_operator.simulate import SPEC, World
+from twinkle_operator.observed import Poll
 
 
 @pytest.fixture
@@ -203,6 +204,19 @@ def test_a_driver_that_does_not_save_is_waited_for_30_seconds(world: World) -> N
     world.reconcile()
 
     assert world.cluster_deleting
+
+
+def test_what_a_driver_said_before_it_was_told_to_stop_is_no_checkpoint_of_its_last_step(world: World) -> None:
+    world.train(7, save=True)
+    world.ask()
+    world.change(suspend=True)
+    world.reconcile()
+    said = world.poll
+    assert said is not None
+    world.poll = Poll(at=world.now + 3, why="Timeout", progress=said.progress)
+    world.reconcile()
+
+    assert not world.cluster_deleting
 
 
 def test_resume_within_a_second_begins_no_second_driver(world: World) -> None:

@@ -23,10 +23,11 @@ def test_a_stack_has_series_while_it_is_there() -> None:
     cache = Cache()
     metrics = Metrics(cache)
     conditions = [condition("Ready", "True", "Running"), condition("QueueReady", "False", "MissingField")]
-    stack = raw.stack(1, status={"conditions": conditions})
+    stack = raw.stack(1, status={"conditions": conditions, "progress": {"step": 12}})
     cache.seen(STACKS, stack)
 
     assert 'trainingstack_queue_ready{name="s",namespace="n"} 0.0' in text(metrics)
+    assert 'trainingstack_step{name="s",namespace="n"} 12.0' in text(metrics)
     assert 'trainingstack_condition{name="s",namespace="n",reason="Running",status="True",type="Ready"} 1.0' in text(
         metrics
     )
@@ -39,4 +40,5 @@ def test_a_queue_of_which_nothing_is_known_has_no_series() -> None:
     cache = Cache()
     cache.seen(STACKS, raw.stack(1, status={"conditions": [condition("QueueReady", "Unknown", "Timeout")]}))
 
+    assert "trainingstack_step{" not in text(Metrics(cache))
     assert "trainingstack_queue_ready{" not in text(Metrics(cache))

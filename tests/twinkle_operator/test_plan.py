@@ -106,6 +106,14 @@ def test_times_of_conditions_change_with_the_status_alone() -> None:
     assert {kind for kind in before if before[kind] != after[kind]} == {"Ready"}
 
 
+def test_a_group_without_a_ready_pod_says_so() -> None:
+    world = World()
+    world.reconcile()
+
+    groups = msgspec.to_builtins(world.status)["deviceGroups"]
+    assert [group["ready"] for group in groups] == [0, 0]
+
+
 def test_events_tell_what_happened_once() -> None:
     world = World()
     world.settle(6)

@@ -162,6 +162,28 @@ def test_only_news_wake_and_a_new_head_begins_with_nothing(monkeypatch: pytest.M
     asyncio.run(scene())
 
 
+def test_the_last_step_of_a_driver_that_has_gone_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A status is written every five seconds at most: the port may be closed by then."""
+    monkeypatch.setattr(poller, "EVERY_S", 0.01)
+
+    async def scene() -> None:
+        async with server(answer(status(step=1500))) as url, Poller(lambda _: None, time.time, address=url) as asking:
+            asking.poll(KEY, "s", "head-1")
+            while asking.newest(KEY) is None:
+                await asyncio.sleep(0.001)
+            monkeypatch.setattr(asking, "ask", refused)
+            while (newest := asking.newest(KEY)) is None or not newest.why:
+                await asyncio.sleep(0.001)
+            assert newest.queue is None
+            assert newest.progress is not None
+            assert newest.progress.step == 1500
+
+    async def refused(_: str) -> Poll:
+        return Poll(at=time.time(), why="Refused")
+
+    asyncio.run(asyncio.wait_for(scene(), 20))
+
+
 def test_one_answer_that_fails_to_come_is_passed_over_and_two_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(poller, "EVERY_S", 0.01)
     asked = 0

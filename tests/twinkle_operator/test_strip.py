@@ -6,6 +6,8 @@ import pytest
 
 from tests.twinkle_operator import raw
 from twinkle_operator import strip
+from twinkle_operator.observed import Observed
+from twinkle_operator.verdict import verdict
 from twinkle_operator.words import ATTEMPT_LABEL, HEAD_ANNOTATION, NOTE_ANNOTATION, RESTARTS_ANNOTATION, TEMPLATE
 
 
@@ -32,8 +34,22 @@ def test_a_job_is_bound_by_its_annotations() -> None:
 
     assert (job.attempt, job.head_uid, job.head_restarts, job.template, job.note) == (3, "h", 2, "t", "{}")
     assert (job.status, job.deployment, job.exit_code) == ("FAILED", "Complete", 75)
-    assert len(job.message) == strip.TEXT
+    assert len(job.message) == strip.LINE
+    assert job.message.endswith("x…")
     assert job.created == 1767225601.0
+
+
+@pytest.mark.parametrize("code", [1, 2, 75])
+def test_of_a_jobs_message_the_last_line_is_kept_however_long_the_log_before_it_is(code: int) -> None:
+    error = "twinkle-train: There is no setting 'loop.step'; did you mean loop.steps?"
+    log = "Running entrypoint for job s-1-x: twinkle-train experiment=quickstart\r\n" + "100%\r" * 3000
+    text = f"Job entrypoint command failed with exit code {code}, last available logs:\n{log}{error}\n \n"
+    job = strip.job(raw.child("RayJob", 1, status={"jobStatus": "FAILED", "message": text}))
+
+    ended = verdict(1, job, Observed())
+
+    assert ended is not None
+    assert ended.message == f"attempt 1 ended with exit code {code}: {error}"
 
 
 def test_a_job_whose_annotations_were_taken_away_is_bound_to_nothing() -> None:
