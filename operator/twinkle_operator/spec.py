@@ -254,8 +254,8 @@ class Spec(Part, frozen=True, kw_only=True):
     pod_defaults: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="Merged under each podTemplate: envFrom and env of container 0; imagePullSecrets, "
-            "priorityClassName, nodeSelector, tolerations and other fields of a PodSpec."
+            description="Merged under each podTemplate: env, envFrom and imagePullPolicy of container 0; "
+            "imagePullSecrets, priorityClassName, nodeSelector, tolerations and other fields of a PodSpec."
         ),
     ] = None
     controller: Annotated[Controller, Meta(description="The queue between samplers and trainer.")] = Controller()

@@ -41,8 +41,8 @@ def _parts(spec: Mapping[str, Any]) -> Iterator[tuple[Path, str, Any]]:
 
 
 def _defaults(defaults: dict[str, Any]) -> Iterator[tuple[Path, str, Any]]:
-    """A PodSpec without containers, and env and envFrom of container 0."""
-    of_container = {"env": "List[V1EnvVar]", "envFrom": "List[V1EnvFromSource]"}
+    """A PodSpec without containers, and what belongs to container 0."""
+    of_container = {"env": "List[V1EnvVar]", "envFrom": "List[V1EnvFromSource]", "imagePullPolicy": "str"}
     pod = {name: value for name, value in defaults.items() if name not in of_container}
     yield ("spec", "podDefaults"), "V1PodSpec", pod
     for name, kind in of_container.items():
@@ -94,7 +94,7 @@ def _object(kind: str, value: Any, path: Path) -> Iterator[Problem]:
         if name not in names:
             yield Problem((*path, name), f"unknown field{nearest(name, names)}", reason="InvalidPodTemplate")
         elif kind == "V1PodSpec" and name == "containers" and path == ("spec", "podDefaults"):
-            text = "podDefaults has no containers: env and envFrom stand in podDefaults itself, and reach container 0"
+            text = "podDefaults has no containers: env, envFrom and imagePullPolicy of container 0 stand in podDefaults"
             yield Problem((*path, name), text, reason="InvalidPodTemplate")
         else:
             yield from _any(model.openapi_types[names[name]], each, (*path, name))

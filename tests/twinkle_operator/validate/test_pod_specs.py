@@ -67,9 +67,8 @@ def test_groups_defaults_and_egress_are_looked_at() -> None:
     assert said(networkPolicy={"egress": [{"port": []}]}) == [
         "networkPolicy.egress[0].port: unknown field; did you mean ports?"
     ]
-    assert said(podDefaults={"envFrom": [{"secretRef": {"name": "hub"}}], "env": [{"value": "x"}]}) == [
-        "podDefaults.env[0].name: Required value. EnvVar needs it"
-    ]
+    defaults = {"envFrom": [{"secretRef": {"name": "hub"}}], "env": [{"value": "x"}], "imagePullPolicy": "Never"}
+    assert said(podDefaults=defaults) == ["podDefaults.env[0].name: Required value. EnvVar needs it"]
 
 
 def test_defaults_have_no_containers() -> None:
