@@ -22,7 +22,8 @@ def problems(stack: Mapping[str, Any]) -> list[Problem]:
     in it and is not repeated here. Never raises.
     """
     spec = _mapping(stack.get("spec"))
-    found = [*_versions(spec), *_service_account(("spec",), spec), *_pod(("spec", "podDefaults"), spec["podDefaults"])]
+    found = [*_versions(spec), *_suspended(spec), *_service_account(("spec",), spec)]
+    found += _pod(("spec", "podDefaults"), spec["podDefaults"])
     found += _template(("spec", "head", "podTemplate"), _mapping(spec["head"])["podTemplate"])
     for index, given in enumerate(_list(spec["deviceGroups"])):
         group, path = _mapping(given), ("spec", "deviceGroups", index)
@@ -36,6 +37,12 @@ def _versions(spec: Mapping[str, Any]) -> Iterator[Problem]:
     if wanted is not None and wanted != RAY_VERSION:
         text = f"the operator is made for Ray {RAY_VERSION}; with {wanted} in the image the driver may not start"
         yield Problem(("spec", "rayVersion"), text, "warning", "OtherRayVersion")
+
+
+def _suspended(spec: Mapping[str, Any]) -> Iterator[Problem]:
+    if spec["suspend"] is True and not _mapping(spec["run"])["volume"]:
+        text = "a run without run.volume begins anew after it: its folder goes with the head pod"
+        yield Problem(("spec", "suspend"), text, "warning", "NoVolume")
 
 
 def _mesh(path: Path, group: Mapping[str, Any]) -> Iterator[Problem]:

@@ -13,6 +13,10 @@ from twinkle_operator.state import GroupState
 from twinkle_operator.verdict import head_of
 from twinkle_operator.words import HEAD
 
+_MAKING = re.compile(r"FailedToCreate\w*Pod")
+_REFUSED = re.compile(r"\bis invalid: (.+)", re.DOTALL)
+"""KubeRay's event of a pod that the API server refuses for what is in it, and what that is."""
+
 
 class Said(msgspec.Struct, frozen=True):
     """A condition's reason (one word) and message (one sentence)."""
@@ -76,6 +80,8 @@ def _why(observed: Observed, group: str, ready: int, desired: int, cluster: Clus
     there = living(observed, group)
     if len(there) < desired and observed.warnings:
         reason, message = observed.warnings[0]
+        if (refused := _REFUSED.search(message)) and _MAKING.fullmatch(reason):
+            return Said("InvalidPodTemplate", f"podTemplate of {group}: {refused[1]}")
         return Said(word(reason, "KubeRayWarning"), f"{what}; KubeRay: {message}")
     stuck = next((pod for pod in there if not pod.ready and pod.why), None)
     if stuck is not None:

@@ -15,10 +15,13 @@ from twinkle_operator.quiet import has_saved, is_dead
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Condition, Status
 from twinkle_operator.verdict import Ended, is_over, verdict
-from twinkle_operator.words import DEAD_S, KUEUE_LABEL, MOST_FRUITLESS, STOPPED_S, TEMPLATE
+from twinkle_operator.words import DEAD_S, HEAD, KUEUE_LABEL, MOST_FRUITLESS, STOPPED_S, TEMPLATE
 
 Outcome = Literal["Complete", "Failed"]
 UNKNOWN = Said("Unknown", "nothing is known yet")
+ANEW = "the run begins anew: without run.volume its folder goes with the head pod"
+HEADLESS = frozenset({"ClusterLost", "HeadLost", "HeadEvicted", "Suspended"})
+"""Ends of an attempt with which its head pod goes."""
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Life:
         if self.outcome is None:
             self.status = counters.clocked(self.status, paused=self.spec.suspend, now=self.now)
             self._settle()
+        self._forget_what_went()
         if self.outcome is None:
             if self.spec.suspend:
                 self._suspended()
@@ -86,7 +90,17 @@ class Life:
             elif not self.spec.suspend:
                 self.wakes.append(left)
 
+    def _forget_what_went(self) -> None:
+        """Without a volume a checkpoint is where the driver's head pod was, and no longer than that."""
+        job, progress = self.newest, self.status.progress
+        heads = [pod for pod in self.observed.pods if pod.group == HEAD and not pod.lost]
+        there = [pod for pod in heads if job is None or pod.uid == job.head_uid]
+        if progress is not None and not there and self.spec.run.volume is None:
+            self.status = replace(self.status, progress=replace(progress, checkpoint_step=None))
+
     def _end(self, ended: Ended) -> None:
+        if ended.reason in HEADLESS and self.spec.run.volume is None:
+            ended = replace(ended, message=f"{ended.message}; {ANEW}")
         self.status = counters.counted(self.status, ended)
         self.stage, self.ended = Said(ended.reason, ended.message), ended.message
         job = self.newest
@@ -130,7 +144,8 @@ class Life:
     def _suspended(self) -> None:
         self._interrupt("Suspended", "suspended by spec.suspend")
         if self._let_go():
-            self.stage = Said("Suspended", "suspended: no pods; spec.suspend=false goes on from the newest checkpoint")
+            on = "spec.suspend=false goes on from the newest checkpoint" if self.spec.run.volume else ANEW
+            self.stage = Said("Suspended", f"suspended: no pods; {on}")
         else:
             self.stage = Said("Suspending", self._leaving())
 
@@ -166,8 +181,11 @@ class Life:
 
     def _leaving(self) -> str:
         if self.observed.cluster is not None and not self.observed.cluster.deleting:
-            return "the driver saves a checkpoint, then the pods go"
+            return f"{self._saving()}, then the pods go"
         return f"{len(self.observed.pods)} pods are going"
+
+    def _saving(self) -> str:
+        return "the driver saves a checkpoint" if self.spec.run.volume else f"the driver stops ({ANEW})"
 
     # -- wanted ------------------------------------------------------------------------------------------------------
 
@@ -194,8 +212,9 @@ class Life:
 
     def _roll(self, wish: Object) -> None:
         """Another template: the driver saves and stops, then the changed RayCluster has KubeRay make all pods anew."""
-        self._interrupt("RolledOut", "the spec of the pods changed")
-        self.stage = Said("RollingOut", "the spec changed: the driver saves a checkpoint, then all pods are made anew")
+        lost = "" if self.spec.run.volume else f"; {ANEW}"
+        self._interrupt("RolledOut", f"the spec of the pods changed{lost}")
+        self.stage = Said("RollingOut", f"the spec changed: {self._saving()}, then all pods are made anew")
         if has_saved(self.status, self.observed, self.now):
             self.cluster = wish
         else:

@@ -17,7 +17,7 @@ from twinkle_operator.words import (
     STOP_WAIT_S,
 )
 
-OF_CONTAINER = ("env", "envFrom")
+OF_CONTAINER = ("env", "envFrom", "imagePullPolicy")
 """Fields of podDefaults that belong to container 0; the others are those of a PodSpec."""
 
 RUNS, JOURNAL, MODELS = "twinkle-runs", "twinkle-journal", "twinkle-models"

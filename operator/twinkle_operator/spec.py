@@ -184,7 +184,10 @@ class Run(Part, frozen=True, kw_only=True):
     ] = msgspec.field(default_factory=list)
     volume: Annotated[
         Volume | None,
-        Meta(description="Left out: an emptyDir of the head, and Durable=False: a lost head loses the run."),
+        Meta(
+            description="Left out: an emptyDir of the head, and Durable=False: a lost head, suspend and a change of "
+            "the pods lose the run, which begins anew."
+        ),
     ] = None
     resume_from: Annotated[
         Text | None,
@@ -220,7 +223,11 @@ class Spec(Part, frozen=True, kw_only=True):
     rules: ClassVar = rules.SPEC
 
     suspend: Annotated[
-        bool, Meta(description="true: save a checkpoint and give every pod back; false: go on from it.")
+        bool,
+        Meta(
+            description="true: save a checkpoint and give every pod back; false: go on from it. Without run.volume the "
+            "run begins anew: its folder goes with the head pod."
+        ),
     ] = False
     image: Annotated[
         Image | None, Meta(description="Image of every pod; a container 0 with an image of its own keeps it.")
@@ -247,8 +254,8 @@ class Spec(Part, frozen=True, kw_only=True):
     pod_defaults: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="Merged under each podTemplate: envFrom and env of container 0; imagePullSecrets, "
-            "priorityClassName, nodeSelector, tolerations and other fields of a PodSpec."
+            description="Merged under each podTemplate: env, envFrom and imagePullPolicy of container 0; "
+            "imagePullSecrets, priorityClassName, nodeSelector, tolerations and other fields of a PodSpec."
         ),
     ] = None
     controller: Annotated[Controller, Meta(description="The queue between samplers and trainer.")] = Controller()

@@ -45,7 +45,9 @@ class Progress(Part, frozen=True):
     step: Annotated[int | None, Meta(description="Optimizer steps done.")] = None
     reward: Annotated[Text | None, Meta(description="Mean reward of the newest step, four digits.")] = None
     version: Annotated[Text | None, Meta(description="Newest weights, lineage.step.")] = None
-    checkpoint_step: Annotated[int | None, Meta(description="Step of the newest checkpoint.")] = None
+    checkpoint_step: Annotated[
+        int | None, Meta(description="Step of the newest checkpoint; without run.volume it goes with the head.")
+    ] = None
 
 
 class GroupState(Part, frozen=True, omit_defaults=False):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 import yaml
 
 from tests.charts.render import STACK, HelmError, Values, kinds, only, rendered, run, validate
 from twinkle.entrypoints.stack_overrides import refused
 from twinkle_operator.commands.validate import validate as validate_files
-from twinkle_operator.pod_template import HEAD_PORTS
+from twinkle_operator.pod_template import HEAD_PORTS, head, submitter, worker
+from twinkle_operator.spec import Spec
 from twinkle_operator.words import STATUS_PORT
 
 pytestmark = pytest.mark.kube
@@ -69,6 +71,17 @@ def test_the_image_is_the_charts_version_of_the_repository(helm: Path) -> None:
         assert only(rendered(helm, STACK, {"image": image}), "TrainingStack")["spec"]["image"] == made
 
 
+def test_a_pull_policy_reaches_every_pod_and_the_test(helm: Path) -> None:
+    manifests = rendered(helm, STACK, {"imagePullPolicy": "Never"})
+    spec = msgspec.convert(only(manifests, "TrainingStack")["spec"], Spec)
+    pods = [head(spec, "t"), submitter(spec, "t"), *(worker(spec, group, "t") for group in spec.device_groups)]
+
+    assert spec.pod_defaults == {"securityContext": {"fsGroup": 1000}, "imagePullPolicy": "Never"}
+    assert {each["spec"]["containers"][0]["imagePullPolicy"] for each in pods} == {"Never"}
+    assert only(manifests, "Pod")["spec"]["containers"][0]["imagePullPolicy"] == "Never"
+    assert "imagePullPolicy" not in yaml.safe_dump(rendered(helm, STACK))
+
+
 def test_the_volume_is_made_kept_or_left_to_others(helm: Path) -> None:
     made = rendered(helm, STACK)
     without = rendered(helm, STACK, {"volume": {"create": False}, "spec": {"run": {"volume": {"claimName": "mine"}}}})
@@ -124,6 +137,7 @@ def test_the_monitor_finds_the_heads_service(helm: Path) -> None:
         ({"spec": {"controller": {"globalBatchSize": "8"}}}, "globalBatchSize"),
         ({"spec": {"run": {"volume": {"claim": "a"}}}}, "claim"),
         ({"volume": {"accessModes": ["ReadWriteTwice"]}}, "accessModes"),
+        ({"imagePullPolicy": "Sometimes"}, "imagePullPolicy"),
         ({"name": "Upper"}, "name"),
         ({"name": "a" * 41}, "name"),
     ],

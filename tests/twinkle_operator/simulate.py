@@ -239,6 +239,8 @@ class World:
         for pod in self.pods:
             pod.ready = not pod.lost
         heads = {(pod.uid, pod.restarts) for pod in self.pods if not pod.lost}
+        if "volume" not in self.spec["run"] and not any(pod.group == "head" and not pod.lost for pod in self.pods):
+            self.saved = None  # it lay on the head
         for driver in self.drivers:
             driver.alive &= driver.head in heads
             if driver.alive and driver.told is not None and self.now - driver.told >= STOP_WAIT_S:

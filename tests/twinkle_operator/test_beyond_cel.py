@@ -79,6 +79,15 @@ def test_another_ray_is_a_warning() -> None:
     assert (only(stack).severity, only(stack).where) == ("warning", "spec.rayVersion")
 
 
+def test_suspending_a_run_without_a_volume_is_a_warning() -> None:
+    stack = base()
+    stack["spec"]["suspend"] = True
+    assert problems(stack) == []
+    del stack["spec"]["run"]["volume"]
+
+    assert (only(stack).severity, only(stack).where, only(stack).reason) == ("warning", "spec.suspend", "NoVolume")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [

@@ -187,6 +187,75 @@ def test_suspend_saves_then_gives_every_pod_back_and_resume_goes_on(world: World
     assert world.running[0].step == 7
 
 
+@pytest.fixture
+def fleeting() -> World:
+    """A run without a volume that has saved step 7."""
+    made = World(spec=SPEC | {"run": {"experiment": "quickstart"}})
+    made.settle(6)
+    made.train(7, save=True)
+    made.settle(2)
+    assert made.status.progress is not None
+    assert made.status.progress.checkpoint_step == 7
+    return made
+
+
+def said(world: World) -> str:
+    return next(each.message for each in world.status.conditions if each.type == "Ready")
+
+
+def test_suspend_without_a_volume_promises_no_checkpoint(fleeting: World) -> None:
+    fleeting.change(suspend=True)
+    fleeting.reconcile()
+    assert "the run begins anew" in said(fleeting)
+    fleeting.settle(8)
+
+    assert said(fleeting).startswith("suspended: no pods; the run begins anew: without run.volume")
+    assert fleeting.status.progress is not None
+    assert (fleeting.status.progress.step, fleeting.status.progress.checkpoint_step) == (7, None)
+    assert "the run begins anew" in next(each.message for each in fleeting.events if each.reason == "Restart")
+
+    fleeting.change(suspend=False)
+    fleeting.settle(8)
+
+    assert (fleeting.begun, fleeting.running[0].step) == (["demo-1", "demo-2"], 0)
+
+
+def test_a_rollout_without_a_volume_says_that_the_run_begins_anew(fleeting: World) -> None:
+    fleeting.change(image="twinkle:2")
+    fleeting.reconcile()
+
+    assert "the run begins anew" in said(fleeting)
+    assert "checkpoint" not in said(fleeting)
+
+    fleeting.settle(10)
+
+    assert fleeting.status.progress is not None
+    assert fleeting.status.progress.checkpoint_step is None
+
+
+@pytest.mark.parametrize("how", ["gone", "lost"])
+def test_a_lost_head_without_a_volume_takes_its_checkpoint_along(fleeting: World, how: str) -> None:
+    head = fleeting.head()
+    assert head is not None
+    head.lost, head.deleting = how == "lost", how == "gone"
+    fleeting.kubelet()
+    fleeting.reconcile()
+
+    assert fleeting.status.progress is not None
+    assert fleeting.status.progress.checkpoint_step is None
+    assert "the run begins anew" in fleeting.events[-1].message
+
+
+def test_a_head_that_stays_keeps_the_checkpoint_without_a_volume(fleeting: World) -> None:
+    fleeting.change(run={"experiment": "quickstart", "overrides": ["loop.steps=9"]})
+    for _ in range(16):
+        fleeting.settle(1)
+        assert fleeting.status.progress is not None
+        assert fleeting.status.progress.checkpoint_step == 7
+
+    assert fleeting.begun == ["demo-1", "demo-2"]
+
+
 def test_a_driver_that_does_not_save_is_waited_for_30_seconds(world: World) -> None:
     world.train(7)
     world.ask()

@@ -72,6 +72,14 @@ def test_a_template_wins_over_defaults_and_keeps_what_it_lacks() -> None:
     assert "securityContext" not in made
 
 
+def test_a_pull_policy_of_the_defaults_is_that_of_container_0() -> None:
+    made = head(podDefaults={"imagePullPolicy": "Never"}, head={"podTemplate": {"spec": {"containers": [
+        {"name": "ray"}, {"name": "beside"}]}}})["spec"]  # fmt: skip
+
+    assert [each.get("imagePullPolicy") for each in made["containers"]] == ["Never", None]
+    assert "imagePullPolicy" not in made
+
+
 def test_the_stop_wait_is_the_operators() -> None:
     container = {"name": "ray", "env": [{"name": "RAY_JOB_STOP_WAIT_TIME_S", "value": "600"}]}
     made = head(head={"podTemplate": {"spec": {"containers": [container]}}})

@@ -44,6 +44,42 @@ def test_one_thing_is_wrong(pod: dict[str, Any], sentence: str) -> None:
     assert in_head(**pod) == [sentence]
 
 
+@pytest.mark.parametrize(
+    ("pod", "sentence"),
+    [
+        ({"containers": [{"name": "ray", "imagePullPolicy": "Sometimes"}]},
+         'containers[0].imagePullPolicy: "Sometimes" is unknown; choose one of: Always, IfNotPresent, Never'),
+        ({"containers": [{"name": "ray", "ports": [{"containerPort": 80, "protocol": "HTTP"}]}]},
+         'containers[0].ports[0].protocol: "HTTP" is unknown; choose one of: TCP, UDP, SCTP'),
+        ({"restartPolicy": "always"}, 'restartPolicy: "always" is unknown; choose one of: Always, OnFailure, Never'),
+    ],
+)  # fmt: skip
+def test_words_that_the_api_server_does_not_know(pod: dict[str, Any], sentence: str) -> None:
+    assert in_head(**pod) == [sentence]
+
+
+def test_defaults_are_words_too() -> None:
+    assert said(podDefaults={"imagePullPolicy": "Sometimes", "dnsPolicy": ""}) == [
+        'podDefaults.imagePullPolicy: "Sometimes" is unknown; choose one of: Always, IfNotPresent, Never'
+    ]
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_a_mount_needs_its_volume(kind: str) -> None:
+    mounted = {kind: [{"name": "ray", "volumeMounts": [{"name": "cach", "mountPath": "/cache"}]}]}
+    template = {"podTemplate": {"spec": mounted | {"volumes": [{"name": "cache", "emptyDir": {}}]}}}
+
+    where = f"deviceGroups[0].podTemplate.spec.{kind}[0].volumeMounts[0].name"
+    assert said(deviceGroups=[template]) == [f"{where}: no volume is called 'cach'; did you mean cache?"]
+    assert said(deviceGroups=[template], podDefaults={"volumes": [{"name": "cach", "emptyDir": {}}]}) == []
+
+
+def test_a_mount_may_be_of_a_volume_that_the_operator_makes() -> None:
+    beside = {"name": "beside", "volumeMounts": [{"name": "twinkle-runs", "mountPath": "/runs", "readOnly": True}]}
+
+    assert in_head(containers=[{"name": "ray"}, beside]) == []
+
+
 def test_quantities_ports_and_probes_may_be_numbers_or_text() -> None:
     container = {
         "name": "ray",
@@ -67,9 +103,8 @@ def test_groups_defaults_and_egress_are_looked_at() -> None:
     assert said(networkPolicy={"egress": [{"port": []}]}) == [
         "networkPolicy.egress[0].port: unknown field; did you mean ports?"
     ]
-    assert said(podDefaults={"envFrom": [{"secretRef": {"name": "hub"}}], "env": [{"value": "x"}]}) == [
-        "podDefaults.env[0].name: Required value. EnvVar needs it"
-    ]
+    defaults = {"envFrom": [{"secretRef": {"name": "hub"}}], "env": [{"value": "x"}], "imagePullPolicy": "Never"}
+    assert said(podDefaults=defaults) == ["podDefaults.env[0].name: Required value. EnvVar needs it"]
 
 
 def test_defaults_have_no_containers() -> None:
