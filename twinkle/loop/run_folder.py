@@ -29,12 +29,14 @@ class RunFolder:
     ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``,
     ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished. While it runs,
     ``queue.json`` says where its queue is, and ``weights`` are the newest for samplers that it did not start.
+    ``finished_steps`` says after how many a run was finished that now goes on.
     """
 
-    def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False):
+    def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False, finished_steps: int | None = None):
         self.path = path
         self.lineage = lineage
         self.exact = exact
+        self.finished_steps = finished_steps
         self._lock = lock
 
     @property
@@ -216,7 +218,8 @@ def continue_run(
     path: Path, lock: int, started: dict[str, Any], identity: RunIdentity, *, exact: bool = False
 ) -> RunFolder:
     """Open a new lineage of the run whose lock is held."""
-    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1, exact=exact)
+    steps = started.get("steps") if (path / RESULT).exists() else None
+    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1, exact=exact, finished_steps=steps)
     try:
         (run / RESULT).unlink(missing_ok=True)
         write_json(run / STARTED, {**started, **asdict(identity), "lineage": run.lineage})
