@@ -116,9 +116,8 @@ def new_run(root: Path, identity: RunIdentity) -> RunFolder:
         start_run(path, identity)
         _point_latest(root, path)
     except OSError as error:
-        raise ConfigError(
-            f"run.root={str(root)!r} cannot be written ({error.strerror}): choose a folder of yours with run.root=PATH."
-        ) from error
+        why = "is a file" if root.is_file() else f"cannot be written ({error.strerror})"
+        raise ConfigError(f"run.root={str(root)!r} {why}: choose a folder of yours with run.root=PATH.") from error
     return RunFolder(path, lock, lineage=0)
 
 
@@ -179,9 +178,9 @@ def start_run(path: Path, identity: RunIdentity) -> None:
 
 def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
     if not (path / STARTED).exists():
-        raise ConfigError(
-            f"run.resume={str(path)!r} is no run folder (it has no {STARTED}). Use off, auto or a folder under {root}."
-        )
+        there = (root / path / STARTED).exists()
+        meant = f"; did you mean {root / path}?" if there else f". Use off, auto or a folder under {root}."
+        raise ConfigError(f"run.resume={str(path)!r} is no run folder (it has no {STARTED}){meant}")
     with ExitStack() as undo:
         lock = lock_or_none(path)
         if lock is None:
