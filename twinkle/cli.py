@@ -50,7 +50,9 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(**{"allow_abbrev": False, **arguments})
 
     def error(self, message: str) -> NoReturn:
-        """End with 2."""
+        """End with 2; where the command is missing, its names are said."""
+        if message.endswith(" COMMAND") and self._subparsers is not None:
+            message = f"name a command: {', '.join(self._subparsers._group_actions[0].choices or ())}"
         self.exit(BAD_INPUT, f"{self.prog}: {message}\n")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:

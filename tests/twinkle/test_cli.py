@@ -210,6 +210,8 @@ def watching(folder: Path) -> "subprocess.Popen[str]":
         (["wy"], 2, "'wy' is no command; there are why, queue, "),
         (["quee"], 2, "; did you mean queue?"),
         (["queue", "pek"], 2, "did you mean peek?"),
+        ([], 2, "twinkle: name a command: why, queue, "),
+        (["queue"], 2, "twinkle queue: name a command: peek, stats"),
         (["why", "--run", "nowhere"], 2, "nowhere is no run folder"),
         (["why", "--run", "."], 1, ". has no queue.json: its run has ended, or has not begun"),
         (["why"], 2, "runs/latest is no run folder"),

@@ -3,7 +3,7 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar, cast
 
 import hydra
@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from transfer_queue.errors import ConfigurationError, ControllerLostError, FieldLostError, TransferQueueError
+from twinkle import __version__
+from twinkle.entrypoints.arguments import options_first
 from twinkle.entrypoints.explain import BAD_INPUT, FAILURE, explain, known_keys, nearest
 from twinkle.errors import TRY_AGAIN, ConfigError, TwinkleError
 from twinkle.pipe import into_pipe
@@ -28,7 +30,14 @@ Config = TypeVar("Config")
 
 
 def run_program(
-    name: str, job: Callable[[DictConfig], int], *, schema: type, schema_name: str, config_name: str, writes: str
+    name: str,
+    job: Callable[[DictConfig], int],
+    *,
+    schema: type,
+    schema_name: str,
+    config_name: str,
+    writes: str,
+    groups: Sequence[str] = (),
 ) -> None:
     """Compose the configuration, run ``job`` on it and end the process with the code that it returns.
 
@@ -36,7 +45,9 @@ def run_program(
         name: the command, which begins every message.
         schema, schema_name: the configuration's dataclass, and its name in the ``defaults`` of ``config_name``.
         writes: the setting to name when a folder cannot be written.
+        groups: those of the configuration that fill no part of ``schema`` by their name.
     """
+    _take_arguments(name, [*known_keys(schema), *groups])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us, not to Hydra's own printer
     ConfigStore.instance().store(name=schema_name, node=open_schema(schema))
     codes: list[int] = []
@@ -49,7 +60,7 @@ def run_program(
         with into_pipe():
             main()
     except HydraException as error:
-        say(name, explain(error, schema))
+        say(name, explain(error, schema, groups=groups))
         codes.append(BAD_INPUT)
     except OSError as error:
         say(name, f"{writes} cannot be written ({error.strerror}: {error.filename}): choose a folder of yours.")
@@ -58,6 +69,18 @@ def run_program(
         say(name, "Interrupted.")
         codes.append(INTERRUPTED)
     sys.exit(max(codes, default=0))
+
+
+def _take_arguments(name: str, settings: Sequence[str]) -> None:
+    """Put the options of the command line first, where Hydra reads them; ``--version`` is ours, not Hydra's."""
+    if "--version" in sys.argv[1:]:
+        print(f"{name} {__version__}")
+        sys.exit(0)
+    try:
+        sys.argv[1:] = options_first(sys.argv[1:], settings)
+    except ConfigError as error:
+        say(name, str(error))
+        sys.exit(BAD_INPUT)
 
 
 def open_schema(schema: type) -> DictConfig:

@@ -1,7 +1,6 @@
 """What ``twinkle-train`` would say of a stack's experiment and overrides, without a run."""
 
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
@@ -9,7 +8,7 @@ from hydra.errors import HydraException
 
 from twinkle.choices import nearest
 from twinkle.config import TrainConfig
-from twinkle.entrypoints.explain import explain
+from twinkle.entrypoints.explain import EXPERIMENT, experiments, explain
 from twinkle.entrypoints.shell import typed
 from twinkle.entrypoints.train import schema
 from twinkle.errors import ConfigError
@@ -24,7 +23,7 @@ def refused(experiment: str, overrides: Sequence[str]) -> Iterator[Problem]:
     An experiment that is not in this package may be in the image, so that is a warning, and its overrides are not
     looked at. Values are not validated: they may name modules that are in the image alone.
     """
-    known = [file.name.removesuffix(".yaml") for file in files("hydra_conf").joinpath("experiment").iterdir()]
+    known = experiments()
     if experiment not in known:
         text = f"{experiment!r} is no experiment of this package: the image must bring it{nearest(experiment, known)}"
         yield Problem(("spec", "run", "experiment"), text, "warning", "UnknownExperiment")
@@ -50,7 +49,7 @@ def _sentence(experiment: str, overrides: Sequence[str]) -> str:
     try:
         typed(compose("config", [f"experiment={experiment}", *overrides]), TrainConfig)
     except HydraException as error:
-        return explain(error, TrainConfig)
+        return explain(error, TrainConfig, groups=[EXPERIMENT])
     except ConfigError as error:
         return str(error)
     return ""

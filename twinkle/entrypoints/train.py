@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from twinkle.config import TrainConfig
-from twinkle.entrypoints.explain import BAD_INPUT
+from twinkle.entrypoints.explain import BAD_INPUT, EXPERIMENT
 from twinkle.entrypoints.shell import failed, open_schema, run_program, say, typed
 from twinkle.errors import ConfigError
 from twinkle.loop.stop import StopRequested, StopSignals
@@ -29,6 +29,7 @@ def main() -> None:
         schema_name="train_schema",
         config_name="config",
         writes="run.root",
+        groups=[EXPERIMENT],
     )
 
 

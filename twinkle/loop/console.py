@@ -16,8 +16,8 @@ SAMPLES_PRINTED = 5
 LONGEST_SHOWN = 120
 
 
-def show_plan(console: Console, title: str, plan: Sequence[tuple[str, str]]) -> None:
-    """Print what is about to be trained."""
+def show_plan(console: Console, title: str, plan: Sequence[tuple[str, str]], beginning: str = "") -> None:
+    """Print what is about to be trained, and the sentence that says where it goes on."""
     table = Table(
         title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0)
     )
@@ -26,6 +26,8 @@ def show_plan(console: Console, title: str, plan: Sequence[tuple[str, str]]) -> 
     for label, value in plan:
         table.add_row(label, escape(value))
     console.print(table)
+    if beginning:
+        console.print(f"\n{beginning}", markup=False, soft_wrap=True)
     console.print()
 
 

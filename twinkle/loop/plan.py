@@ -27,6 +27,28 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
     ]
 
 
+def beginning(config: TrainConfig, *, step: int, resumed: bool, finished_steps: int | None) -> str:
+    """Where a run goes on and why there; for one that looked for nothing to continue, nothing.
+
+    Args:
+        step: the one that its checkpoint stands at; 0 without one.
+        resumed: whether an earlier process began this run.
+        finished_steps: the steps after which it was finished, if it was.
+    """
+    run, steps = config.run, config.loop.steps
+    if finished_steps is not None:
+        return f"This run was finished after {finished_steps} steps; it goes on to {steps} (loop.steps={steps})."
+    if step:
+        whose = "" if resumed or run.resume_from is None else f", with the newest checkpoint of {run.resume_from}"
+        return f"Continuing from step {step} of {steps}{whose}."
+    if resumed:
+        return "Nothing to continue from: this run has no checkpoint yet. It begins again."
+    if run.resume == "auto":
+        where = "the folder holds no run yet" if run.folder else "no unfinished run has these settings"
+        return f"Nothing to continue: {where}. A new one begins."
+    return ""
+
+
 def _ranks(config: TrainConfig) -> str:
     mesh = config.mesh
     words = f"{mesh.trainer_dp} trainer rank(s), "

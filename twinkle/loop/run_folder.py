@@ -29,12 +29,14 @@ class RunFolder:
     ``samples.jsonl``, ``evals.jsonl``, ``checkpoints/``, ``tensorboard/``, ``reward.png``, ``report.html``,
     ``adapter/`` or ``model/``, and at the end ``result.json``: a folder without it is unfinished. While it runs,
     ``queue.json`` says where its queue is, and ``weights`` are the newest for samplers that it did not start.
+    ``finished_steps`` says after how many a run was finished that now goes on.
     """
 
-    def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False):
+    def __init__(self, path: Path, lock: int, *, lineage: int, exact: bool = False, finished_steps: int | None = None):
         self.path = path
         self.lineage = lineage
         self.exact = exact
+        self.finished_steps = finished_steps
         self._lock = lock
 
     @property
@@ -114,9 +116,8 @@ def new_run(root: Path, identity: RunIdentity) -> RunFolder:
         start_run(path, identity)
         _point_latest(root, path)
     except OSError as error:
-        raise ConfigError(
-            f"run.root={str(root)!r} cannot be written ({error.strerror}): choose a folder of yours with run.root=PATH."
-        ) from error
+        why = "is a file" if root.is_file() else f"cannot be written ({error.strerror})"
+        raise ConfigError(f"run.root={str(root)!r} {why}: choose a folder of yours with run.root=PATH.") from error
     return RunFolder(path, lock, lineage=0)
 
 
@@ -177,9 +178,9 @@ def start_run(path: Path, identity: RunIdentity) -> None:
 
 def _continue_named(path: Path, root: Path, identity: RunIdentity) -> RunFolder:
     if not (path / STARTED).exists():
-        raise ConfigError(
-            f"run.resume={str(path)!r} is no run folder (it has no {STARTED}). Use off, auto or a folder under {root}."
-        )
+        there = (root / path / STARTED).exists()
+        meant = f"; did you mean {root / path}?" if there else f". Use off, auto or a folder under {root}."
+        raise ConfigError(f"run.resume={str(path)!r} is no run folder (it has no {STARTED}){meant}")
     with ExitStack() as undo:
         lock = lock_or_none(path)
         if lock is None:
@@ -216,7 +217,8 @@ def continue_run(
     path: Path, lock: int, started: dict[str, Any], identity: RunIdentity, *, exact: bool = False
 ) -> RunFolder:
     """Open a new lineage of the run whose lock is held."""
-    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1, exact=exact)
+    steps = started.get("steps") if (path / RESULT).exists() else None
+    run = RunFolder(path.resolve(), lock, lineage=started["lineage"] + 1, exact=exact, finished_steps=steps)
     try:
         (run / RESULT).unlink(missing_ok=True)
         write_json(run / STARTED, {**started, **asdict(identity), "lineage": run.lineage})

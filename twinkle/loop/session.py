@@ -17,6 +17,7 @@ from twinkle.loop.config import RunConfig
 from twinkle.loop.console import StepProgress, show_outcome, show_plan, warn_without_signal
 from twinkle.loop.exact_folder import open_folder
 from twinkle.loop.origin import begin_with
+from twinkle.loop.plan import beginning
 from twinkle.loop.records import read_rows
 from twinkle.loop.run_folder import RESULT, RunFolder, RunIdentity, discard, find_run, new_run, write_json
 from twinkle.loop.run_queue import open_queue
@@ -55,8 +56,6 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str
             return 0
         (run / "config.yaml").write_text(resolved, encoding="utf-8")
         parts = _assemble(config, run, source, reward, stop, stack, console)
-        if config.run.resume != "off":
-            console.print(_resumed(run, parts.boundary.step), markup=False, soft_wrap=True)
         Session(config, run, parts, console, stop, command).live()
     return 0
 
@@ -96,14 +95,6 @@ def _assemble(
         raise
 
 
-def _resumed(run: RunFolder, step: int) -> str:
-    if run.resumed:
-        return f"Continuing {run.path} after step {step}.\n"
-    if run.exact:
-        return f"Nothing to continue in {run.path}: a run begins there.\n"
-    return "Nothing to continue: no unfinished run has these settings. Starting a new one.\n"
-
-
 class Session:
     """One run while it lives."""
 
@@ -116,7 +107,9 @@ class Session:
 
     def live(self) -> None:
         """Show the plan, train, and keep what came of it; on a signal or a failure save what is whole first."""
-        show_plan(self.console, self.config.run.name, self.parts.plan)
+        run, step = self.run, self.boundary.step
+        start = beginning(self.config, step=step, resumed=run.resumed, finished_steps=run.finished_steps)
+        show_plan(self.console, self.config.run.name, self.parts.plan, start)
         try:
             self._train()
             self._finish()

@@ -20,7 +20,7 @@ def test_what_can_be_composed_is_fine() -> None:
     [
         ("lop.steps=50", "There is no setting 'lop.steps'; did you mean loop.steps?"),
         ("+loop.speed=1", "There is no setting 'loop.speed'"),
-        ("loop.steps=many", "loop.steps: Value 'many' of type 'str' could not be converted to Integer."),
+        ("loop.steps=many", "loop.steps='many': give a whole number."),
         ("algo=gpro", "algo=gpro does not exist; algo has: dr_grpo, grpo, rloo."),
         ("loop.steps=[1", "The override 'loop.steps=[1' cannot be read: write key=value"),
         ("run.seed=1,2", "Ambiguous value"),

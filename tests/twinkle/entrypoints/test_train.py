@@ -96,6 +96,7 @@ def test_a_finished_run_is_trained_on_with_more_steps(finished: tuple[Trainer, O
     outcome = trainer.run("experiment=quickstart", "metrics.tensorboard=true", f"run.resume={run}", "loop.steps=6")
 
     assert outcome.code == 0, outcome
+    assert "This run was finished after 4 steps; it goes on to 6 (loop.steps=6)." in outcome.out
     assert [row["step"] for row in read_rows(run / "metrics.jsonl")] == [1, 2, 3, 4, 5, 6]
 
 

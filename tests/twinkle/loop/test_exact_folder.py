@@ -33,11 +33,11 @@ def test_one_that_is_finished_stays_so_until_more_steps_are_asked_for(tmp_path: 
     write_json(run / "result.json", {"steps": 10})
     run.close()
     run = opened(tmp_path)
-    assert (run.finished, run.lineage) == (True, 0)
+    assert (run.finished, run.lineage, run.finished_steps) == (True, 0, None)
     run.close()
 
     run = opened(tmp_path, identity=replace(IDENTITY, steps=20))
-    assert (run.finished, run.lineage) == (False, 1)
+    assert (run.finished, run.lineage, run.finished_steps) == (False, 1, 10)
 
 
 def test_off_begins_and_never_continues(tmp_path: Path) -> None:

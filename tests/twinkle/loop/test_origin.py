@@ -25,10 +25,13 @@ def figures(run: Path) -> list[dict[str, object]]:
     return [{name: value for name, value in row.items() if not name.endswith(NOT_COMPARED)} for row in rows]
 
 
-def test_a_run_that_begins_with_anothers_checkpoint_ends_as_one_that_did_it_all(tmp_path: Path, origin: Path) -> None:
+def test_a_run_that_begins_with_anothers_checkpoint_ends_as_one_that_did_it_all(
+    tmp_path: Path, origin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = trained(tmp_path / "whole", *SHORT, "loop.steps=6")
     run = trained(tmp_path / "rest", *SHORT, "loop.steps=6", f"run.resume_from={origin}", "run.name=rest")
 
+    assert f"Continuing from step 4 of 6, with the newest checkpoint of {origin}." in capsys.readouterr().out
     assert weights(run) == weights(whole)
     assert figures(run) == figures(whole)[4:]
     assert [row["version"] for row in read_rows(run / "metrics.jsonl")] == ["0.5", "0.6"]

@@ -113,6 +113,22 @@ def test_an_unwritable_root_is_one_sentence(tmp_path: Path) -> None:
         new_run(tmp_path / "file" / "runs", IDENTITY)
 
 
+def test_a_file_as_root_is_called_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ConfigError, match=r"run\.root='.*file' is a file: choose a folder"):
+        new_run(tmp_path / "file", IDENTITY)
+
+
+def test_a_run_named_without_its_root_is_found_for_the_sentence(tmp_path: Path) -> None:
+    new_run(tmp_path, IDENTITY).close()
+
+    with pytest.raises(
+        ConfigError, match=rf"run\.resume='latest' is no run folder .*; did you mean {tmp_path}/latest\?"
+    ):
+        find_run(tmp_path, "latest", IDENTITY)
+
+
 def test_a_document_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
