@@ -42,7 +42,7 @@ STATUS = {
             "message": "It is so.",
         }
         for kind in ("Ready", "QueueReady")
-    ]
+    ],
 }
 
 
