@@ -53,5 +53,5 @@ def test_without_the_extra_a_sentence_says_how_to_get_it(monkeypatch: pytest.Mon
     add_commands(parser.add_subparsers())
     options = parser.parse_args(["validate", "stack.yaml"])
 
-    with pytest.raises(ConfigError, match=r"twinkle validate needs the package yaml: pip install 'twinkle-rl\[operat"):
+    with pytest.raises(ConfigError, match=r"twinkle validate needs the package yaml: 'make venv' .*rl\[operator"):
         options.run_command(options)

@@ -94,6 +94,7 @@ class Model:
         for index in rows:
             self.rows[index].fields.add(name)
             self.rows[index].lost.discard(name)
+            self.rows[index].roots -= {name}  # it was lost, and this one can be made anew
             if held is not None:
                 held.written.append((index, name))
                 self.producers[self.rows[index].serial, name] = held.task
