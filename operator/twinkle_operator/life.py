@@ -140,7 +140,7 @@ class Life:
         self.cluster = self.rehearsal = self.job = None
         self.status = counters.clocked(self.status, paused=True, now=self.now)
         if self.live:  # the deadline passed
-            self._interrupt(said.reason, said.message)
+            self._end(Ended("deadline", said.reason, said.message))
         since = next((each for each in self.status.conditions if each.type == outcome and each.status == "True"), None)
         passed = clock.elapsed(since.last_transition_time, self.now) if since else 0.0
         job = self.newest
@@ -213,10 +213,11 @@ class Life:
         assert self.observed.cluster is not None, "an attempt needs a cluster"
         waits = groups.unready(self.spec, self.observed, self.observed.cluster)
         head = groups.ready_head(self.observed)
-        if self._driver_may_live():
-            self.stage = Said("Restarting", "the driver of the last attempt is stopping")
-        elif waits is not None or head is None:
+        may_live = self._driver_may_live()
+        if waits is not None or head is None:
             self.stage = waits or Said("HeadNotReady", "0 of 1 pods of head ready")
+        elif may_live:
+            self.stage = Said("Restarting", "the driver of the last attempt is stopping")
         else:
             self._begin(head)
         return None

@@ -253,6 +253,22 @@ def test_another_template_rolls_the_pods_after_the_driver_has_saved(world: World
     assert world.condition("Ready") == ("True", "Running")
 
 
+def test_while_the_head_that_was_rolled_goes_ready_says_so_and_not_that_its_driver_stops(world: World) -> None:
+    world.change(image="twinkle:2")
+    world.reconcile()
+    world.kuberay()
+    world.save_and_stop()
+    world.tick(5)
+    world.ask()
+    world.reconcile()
+    for pod in world.pods:
+        pod.deleting = True
+    world.poll = None  # a head that is going is not asked
+    world.reconcile()
+
+    assert world.condition("Ready") == ("False", "HeadNotReady")
+
+
 def test_a_template_that_is_refused_stops_nothing(world: World) -> None:
     world.bad_images.add("twinkle:bad")
     world.change(image="twinkle:bad")
