@@ -9,7 +9,7 @@ import msgspec
 from twinkle_operator.state import Condition, ConditionType, Status
 
 EXPECTED = frozenset({"Provisioning", "Replacing", "RollingOut", "Starting", "Running", "Restarting", "Suspending",
-                      "Suspended", "Completed", "HeadNotReady", "PodsNotReady", "Queued"})  # fmt: skip
+                      "Suspended", "Completed", "HeadNotReady", "PodsNotReady", "Queued", "NoDriver"})  # fmt: skip
 """Reasons of Ready=False that need nobody."""
 
 

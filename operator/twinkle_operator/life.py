@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from twinkle_operator import clock, counters, groups, render
 from twinkle_operator.groups import Said
 from twinkle_operator.merging import Object
-from twinkle_operator.observed import Job, Observed, Pod, Stack
+from twinkle_operator.observed import Job, Observed, Pod, Poll, Stack
 from twinkle_operator.quiet import has_saved, is_dead
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Condition, Status
 from twinkle_operator.verdict import Ended, is_over, verdict
-from twinkle_operator.words import DEAD_S, KUEUE_LABEL, MOST_FRUITLESS, STOPPED_S, TEMPLATE
+from twinkle_operator.words import DEAD_S, KUEUE_LABEL, MOST_FRUITLESS, REFUSED, STOPPED_S, TEMPLATE
 
 Outcome = Literal["Complete", "Failed"]
 UNKNOWN = Said("Unknown", "nothing is known yet")
@@ -229,6 +229,8 @@ class Life:
         waits = groups.unready(self.spec, self.observed, self.observed.cluster)
         if waits is not None:
             self.stage = waits
+        elif job.status == "RUNNING" and _is_refused(self.observed.poll):
+            self.stage = Said("NoDriver", f"attempt {job.attempt}: its driver does not listen yet, or has just ended")
         elif job.status == "RUNNING":
             self.stage = Said("Running", f"attempt {job.attempt} runs")
         else:
@@ -270,6 +272,10 @@ class Life:
 
     def _wake_after_stop(self, wait_s: float) -> None:
         self.wakes.append(wait_s - clock.elapsed(self.status.stopping_since, self.now))
+
+
+def _is_refused(poll: Poll | None) -> bool:
+    return poll is not None and poll.why == REFUSED
 
 
 def _told(status: Status) -> tuple[Outcome, Said] | None:
