@@ -17,10 +17,10 @@ from twinkle_operator.words import REFUSED
 ROOT = DOCS.parent
 TEXT = (DOCS / "kubernetes.md").read_text()
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-OF_KUBERNETES = set(
-    "Unschedulable ImagePullBackOff ErrImagePull CreateContainerConfigError CrashLoopBackOff OOMKilled Error PodFailed "
-    "FailedToCreateHeadPod FailedToCreateWorkerPod".split()
-)
+OF_KUBERNETES = {
+    "Unschedulable", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError", "CrashLoopBackOff", "OOMKilled",
+    "Error", "PodFailed", "FailedToCreateHeadPod", "FailedToCreateWorkerPod",
+}  # fmt: skip
 MADE = (r'\bSaid\(\s*"(\w+)"', r'\bword\([^()]*, "(\w+)"\)', r'\bunknown\([^"]*"(\w+)"', r'"error", "([A-Z]\w+)"',
         r'Ended\("(?:complete|invalid)", "(\w+)"', r'\breason, message = \(?"(\w+)"')  # fmt: skip
 """How the operator's source makes a reason of its own."""
