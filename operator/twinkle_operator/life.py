@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from twinkle_operator import clock, counters, groups, render
 from twinkle_operator.groups import Said
 from twinkle_operator.merging import Object
-from twinkle_operator.observed import Job, Observed, Pod, Stack
+from twinkle_operator.observed import Job, Observed, Pod, Poll, Stack
 from twinkle_operator.quiet import has_saved, is_dead
 from twinkle_operator.spec import Spec
 from twinkle_operator.state import Condition, Status
 from twinkle_operator.verdict import Ended, is_over, verdict
-from twinkle_operator.words import DEAD_S, HEAD, KUEUE_LABEL, MOST_FRUITLESS, STOPPED_S, TEMPLATE
+from twinkle_operator.words import DEAD_S, HEAD, KUEUE_LABEL, MOST_FRUITLESS, REFUSED, STOPPED_S, TEMPLATE
 
 Outcome = Literal["Complete", "Failed"]
 UNKNOWN = Said("Unknown", "nothing is known yet")
@@ -155,7 +155,7 @@ class Life:
         self.cluster = self.rehearsal = self.job = None
         self.status = counters.clocked(self.status, paused=True, now=self.now)
         if self.live:  # the deadline passed
-            self._interrupt(said.reason, said.message)
+            self._end(Ended("deadline", said.reason, said.message))
         since = next((each for each in self.status.conditions if each.type == outcome and each.status == "True"), None)
         passed = clock.elapsed(since.last_transition_time, self.now) if since else 0.0
         job = self.newest
@@ -232,10 +232,11 @@ class Life:
         assert self.observed.cluster is not None, "an attempt needs a cluster"
         waits = groups.unready(self.spec, self.observed, self.observed.cluster)
         head = groups.ready_head(self.observed)
-        if self._driver_may_live():
-            self.stage = Said("Restarting", "the driver of the last attempt is stopping")
-        elif waits is not None or head is None:
+        may_live = self._driver_may_live()
+        if waits is not None or head is None:
             self.stage = waits or Said("HeadNotReady", "0 of 1 pods of head ready")
+        elif may_live:
+            self.stage = Said("Restarting", "the driver of the last attempt is stopping")
         else:
             self._begin(head)
         return None
@@ -247,6 +248,8 @@ class Life:
         waits = groups.unready(self.spec, self.observed, self.observed.cluster)
         if waits is not None:
             self.stage = waits
+        elif job.status == "RUNNING" and _is_refused(self.observed.poll):
+            self.stage = Said("NoDriver", f"attempt {job.attempt}: its driver does not listen yet, or has just ended")
         elif job.status == "RUNNING":
             self.stage = Said("Running", f"attempt {job.attempt} runs")
         else:
@@ -288,6 +291,10 @@ class Life:
 
     def _wake_after_stop(self, wait_s: float) -> None:
         self.wakes.append(wait_s - clock.elapsed(self.status.stopping_since, self.now))
+
+
+def _is_refused(poll: Poll | None) -> bool:
+    return poll is not None and poll.why == REFUSED
 
 
 def _told(status: Status) -> tuple[Outcome, Said] | None:

@@ -59,9 +59,10 @@ class Recorder:
 
 
 def event_name(stack: Stack, event: Event) -> str:
-    """The stack's name and a digest of what is said of which stack."""
+    """The stack's name, the place, and a digest of what is said: kubectl sorts by name within a second."""
+    attempt, part = event.place
     said = "\0".join((stack.uid, event.type, event.reason, event.message))
-    return f"{stack.name}.{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
+    return f"{stack.name}.{attempt:06x}{part}{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}"
 
 
 def _manifest(stack: Stack, event: Event, name: str, at: str) -> Manifest:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from twinkle_operator.errors import Forbidden, NameTaken, OperatorError, Refused
+from twinkle_operator.errors import Forbidden, NameTaken, Refused
 from twinkle_operator.observed import Refusal, Stack
 from twinkle_operator.resources import CLUSTERS, JOBS, POLICIES, Key, Manifest
 
@@ -49,7 +49,7 @@ class Refusals:
         self._held.pop(key, None)
 
 
-def refusal(stack: Stack, manifest: Manifest, error: OperatorError) -> Refusal:
+def refusal(stack: Stack, manifest: Manifest, error: Refused | Forbidden | NameTaken) -> Refusal:
     """The error of an apply as a refusal; its message names the field as the stack's author knows it."""
     kind, name = manifest["kind"], manifest["metadata"]["name"]
     if isinstance(error, Refused):
@@ -57,7 +57,7 @@ def refusal(stack: Stack, manifest: Manifest, error: OperatorError) -> Refusal:
     elif isinstance(error, Forbidden):
         reason, message = "Forbidden", error.message
     else:
-        reason, message = ("NameTaken" if isinstance(error, NameTaken) else "NotApplied"), str(error)
+        reason, message = "NameTaken", str(error)
     return Refusal(
         kind=kind, name=name, generation=stack.generation, reason=reason, message=f"{kind} {name}: {message}"[:TEXT]
     )

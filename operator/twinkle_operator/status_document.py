@@ -80,7 +80,7 @@ def _poll(document: _Document, at: float) -> Poll:
     queue = document.queue
     task = next((task for task in document.tasks if task.task == queue.task), None)
     reasons = [] if task is None or task.is_ready else task.reasons
-    reason = _camel(reasons[0].code) if reasons else None
+    reason = reason_of(reasons[0].code) if reasons else None
     return Poll(
         at=at,
         queue=Queue(
@@ -109,7 +109,7 @@ def _text(document: _Document, task: _Task | None, reasons: list[_Reason]) -> st
     return _cut("; ".join([rows, *(f"{each.rows}: {each.detail or each.code}" for each in reasons[:8])]))
 
 
-def _camel(code: str) -> str:
+def reason_of(code: str) -> str:
     """A code as the reason of a condition: a letter first, letters and digits only."""
     words = "".join(part[:1].upper() + part[1:] for part in code.split("_"))
     clean = "".join(each for each in words if each.isascii() and each.isalnum())[:WORD]

@@ -18,9 +18,9 @@ NO_WORDS = "no reason given"
 
 
 class Ended(msgspec.Struct, frozen=True):
-    """`failure` counts against run.backoffLimit, `restart` does not; `invalid` is not tried again."""
+    """`failure` counts against run.backoffLimit, `restart` does not; after the others none begins again."""
 
-    kind: Literal["complete", "invalid", "failure", "restart"]
+    kind: Literal["complete", "invalid", "deadline", "failure", "restart"]
     reason: str
     message: str
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.twinkle_operator.simulate import SPEC, World
 from twinkle_operator.observed import Poll
+from twinkle_operator.words import REFUSED
 
 
 @pytest.fixture
@@ -322,6 +323,22 @@ def test_another_template_rolls_the_pods_after_the_driver_has_saved(world: World
     assert world.condition("Ready") == ("True", "Running")
 
 
+def test_while_the_head_that_was_rolled_goes_ready_says_so_and_not_that_its_driver_stops(world: World) -> None:
+    world.change(image="twinkle:2")
+    world.reconcile()
+    world.kuberay()
+    world.save_and_stop()
+    world.tick(5)
+    world.ask()
+    world.reconcile()
+    for pod in world.pods:
+        pod.deleting = True
+    world.poll = None  # a head that is going is not asked
+    world.reconcile()
+
+    assert world.condition("Ready") == ("False", "HeadNotReady")
+
+
 def test_a_template_that_is_refused_stops_nothing(world: World) -> None:
     world.bad_images.add("twinkle:bad")
     world.change(image="twinkle:bad")
@@ -343,6 +360,21 @@ def test_other_settings_begin_another_attempt_on_the_same_pods(world: World) -> 
 
     assert (world.begun, {pod.uid for pod in world.pods}) == (["demo-1", "demo-2"], old)
     assert "loop.steps=9" in world.jobs["demo-2"].manifest["spec"]["entrypoint"]
+
+
+def test_a_run_is_not_ready_while_nothing_listens_on_its_head(world: World) -> None:
+    """KubeRay says RUNNING before the driver is there, and until it has noticed that it is gone."""
+    world.poll = Poll(at=world.now, why=REFUSED, message="connection refused")
+    world.reconcile()
+    assert world.condition("Ready") == ("False", "NoDriver")
+
+    world.ask()
+    world.reconcile()
+    assert world.condition("Ready") == ("True", "Running")
+
+    world.poll = Poll(at=world.now, why="Timeout", message="no answer")  # busy, or behind a NetworkPolicy
+    world.reconcile()
+    assert world.condition("Ready") == ("True", "Running")
 
 
 def test_no_driver_begins_beside_one_that_is_stopping(world: World) -> None:

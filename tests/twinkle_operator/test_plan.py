@@ -12,6 +12,7 @@ from tests.twinkle_operator.observations import CLOCKS, OBSERVED, STATUSES, read
 from tests.twinkle_operator.simulate import World
 from twinkle_operator.observed import Observed, Stack
 from twinkle_operator.plan import plan
+from twinkle_operator.recorder import event_name
 from twinkle_operator.state import Status
 
 NOW = 1.8e9
@@ -124,3 +125,21 @@ def test_events_tell_what_happened_once() -> None:
 
     told = [event.reason for event in world.events]
     assert told == ["AttemptBegan", "Running", "Restart", "AttemptBegan", "Running", "Completed"]
+    by_name = sorted(world.events, key=lambda event: event_name(world.stack(), event))
+    assert [event.reason for event in by_name] == told
+
+
+def test_what_ends_a_stack_is_no_restart() -> None:
+    """Nothing begins again after a deadline, nor after the last of the restarts that are allowed."""
+    late, fruitless = World(), World()
+    late.change(run={**late.spec["run"], "activeDeadlineSeconds": 200})
+    late.settle(60)
+    fruitless.settle(6)
+    for _ in range(3):
+        fruitless.exit(75)
+        fruitless.settle(12)
+
+    assert late.condition("Failed") == ("True", "DeadlineExceeded")
+    assert (late.status.attempts, late.status.ended, late.status.restarts) == (1, 1, 0)
+    assert [event.reason for event in late.events] == ["AttemptBegan", "Running", "DeadlineExceeded"]
+    assert [event.reason for event in fruitless.events].count("Restart") == 2
