@@ -23,6 +23,9 @@ class Event(msgspec.Struct, frozen=True):
 
 def events(old: Status, new: Status, why: str) -> Iterator[Event]:
     """In the order in which they happened; `why` is the sentence about an attempt that ended."""
+    if new.observed_generation > old.observed_generation and _is_finished(old):
+        text = "the stack is finished: a change of its spec starts nothing; delete it and apply it again"
+        yield Event("Warning", "Finished", text)
     if new.failures > old.failures:
         yield Event("Warning", "EntrypointFailed", why)
     if new.restarts > old.restarts:
@@ -44,6 +47,10 @@ def _told(kind: ConditionType, before: Condition | None, now: Condition) -> Iter
         yield Event("Warning", now.reason, now.message)
     elif kind in ("Suspended", "Complete") and now.status == "True":
         yield Event("Normal", now.reason, now.message)
+
+
+def _is_finished(status: Status) -> bool:
+    return any(each.type in ("Complete", "Failed") and each.status == "True" for each in status.conditions)
 
 
 def _of(status: Status, kind: ConditionType) -> Condition | None:

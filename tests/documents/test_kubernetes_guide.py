@@ -12,7 +12,14 @@ from tests.documents.guide import DOCS
 ROOT = DOCS.parent
 TEXT = (DOCS / "kubernetes.md").read_text()
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
-OF_KUBERNETES = {"Unschedulable", "ImagePullBackOff", "ErrImagePull", "CrashLoopBackOff", "OOMKilled"}
+OF_KUBERNETES = {
+    "Unschedulable",
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "CrashLoopBackOff",
+    "OOMKilled",
+}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: str(path.name))
