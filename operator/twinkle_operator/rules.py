@@ -224,6 +224,7 @@ _HAS_IMAGE = (
     "has({0}.podTemplate) && has({0}.podTemplate.spec) && has({0}.podTemplate.spec.containers) && "
     "has({0}.podTemplate.spec.containers[0].image)"
 )
+_CLAIM = "(has({0}.run.volume) ? {0}.run.volume.claimName : '')"
 _WITH_MODEL = next(owned for owned in OWNED if owned.only_with_model)
 
 SPEC = (
@@ -281,6 +282,12 @@ SPEC = (
         "(new.mesh == old.mesh && new.role == old.role)))",
         "a mesh or a role changes only while the stack is suspended: apply suspend: true first",
         ".deviceGroups",
+    ),
+    Rule(
+        f"oldSelf.suspend || {_CLAIM.format('self')} == {_CLAIM.format('oldSelf')}",
+        "run.volume.claimName changes only while the stack is suspended, for the run begins anew on another claim: "
+        "apply suspend: true first",
+        ".run.volume",
     ),
 )
 
