@@ -294,7 +294,9 @@ SPEC = (
 STACK = (
     Rule(
         f"self.metadata.name.size() <= {MOST_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        f"metadata.name must have at most {MOST_NAME} lower case letters, digits and -, and begin with a letter: "
-        "pods and services are named from it",
+        f"is no name of a stack: at most {MOST_NAME} lower case letters, digits and -, beginning with a letter; pods "
+        "and services are named from it",
+        ".metadata.name",
+        "'\"' + self.metadata.name + '\"'",
     ),
 )
