@@ -28,6 +28,9 @@ class Event(msgspec.Struct, frozen=True):
 def events(old: Status, new: Status, why: str) -> Iterator[Event]:
     """In the order in which they happened; `why` is the sentence about an attempt that ended."""
     failed = _of(new, "Failed")
+    if new.observed_generation > old.observed_generation and _is_finished(old):
+        text = "the stack is finished: a change of its spec starts nothing; delete it and apply it again"
+        yield Event("Warning", "Finished", text, (new.attempts, END))
     if new.failures > old.failures:
         yield Event("Warning", "EntrypointFailed", why, (new.ended, END))
     if new.restarts > old.restarts and (failed is None or failed.status != "True"):
@@ -51,6 +54,10 @@ def _weight(kind: ConditionType, now: Condition) -> str:
     if kind == "Ready" and now.status == "False":
         return "" if now.reason in EXPECTED else "Warning"
     return "Normal" if kind in ("Ready", "Suspended", "Complete") and now.status == "True" else ""
+
+
+def _is_finished(status: Status) -> bool:
+    return any(each.type in ("Complete", "Failed") and each.status == "True" for each in status.conditions)
 
 
 def _of(status: Status, kind: ConditionType) -> Condition | None:

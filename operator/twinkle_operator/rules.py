@@ -224,6 +224,7 @@ _HAS_IMAGE = (
     "has({0}.podTemplate) && has({0}.podTemplate.spec) && has({0}.podTemplate.spec.containers) && "
     "has({0}.podTemplate.spec.containers[0].image)"
 )
+_CLAIM = "(has({0}.run.volume) ? {0}.run.volume.claimName : '')"
 _WITH_MODEL = next(owned for owned in OWNED if owned.only_with_model)
 
 SPEC = (
@@ -282,12 +283,20 @@ SPEC = (
         "a mesh or a role changes only while the stack is suspended: apply suspend: true first",
         ".deviceGroups",
     ),
+    Rule(
+        f"oldSelf.suspend || {_CLAIM.format('self')} == {_CLAIM.format('oldSelf')}",
+        "run.volume.claimName changes only while the stack is suspended, for the run begins anew on another claim: "
+        "apply suspend: true first",
+        ".run.volume",
+    ),
 )
 
 STACK = (
     Rule(
         f"self.metadata.name.size() <= {MOST_NAME} && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-        f"metadata.name must have at most {MOST_NAME} lower case letters, digits and -, and begin with a letter: "
-        "pods and services are named from it",
+        f"is no name of a stack: at most {MOST_NAME} lower case letters, digits and -, beginning with a letter; pods "
+        "and services are named from it",
+        ".metadata.name",
+        "'\"' + self.metadata.name + '\"'",
     ),
 )

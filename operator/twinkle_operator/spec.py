@@ -154,7 +154,11 @@ class Volume(Part, frozen=True, kw_only=True):
     """Where run folders lie."""
 
     claim_name: Annotated[
-        ObjectName, Meta(description="PersistentVolumeClaim that the head mounts; ReadWriteOnce is enough.")
+        ObjectName,
+        Meta(
+            description="PersistentVolumeClaim that the head mounts; ReadWriteOnce is enough. Changes only while "
+            "suspended: what lies on the one before stays there, and the run begins anew."
+        ),
     ]
     path: Annotated[
         Folder, Meta(description="Where it is mounted. The run folder is <path>/<namespace>/<stack>-<uid>.")

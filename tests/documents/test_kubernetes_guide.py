@@ -18,7 +18,8 @@ ROOT = DOCS.parent
 TEXT = (DOCS / "kubernetes.md").read_text()
 EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 OF_KUBERNETES = {
-    "Unschedulable", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError", "CrashLoopBackOff", "OOMKilled",
+    "Unschedulable", "ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "CreateContainerConfigError",
+    "CrashLoopBackOff", "OOMKilled",
     "Error", "PodFailed", "FailedToCreateHeadPod", "FailedToCreateWorkerPod",
 }  # fmt: skip
 MADE = (r'\bSaid\(\s*"(\w+)"', r'\bword\([^()]*, "(\w+)"\)', r'\bunknown\([^"]*"(\w+)"', r'"error", "([A-Z]\w+)"',

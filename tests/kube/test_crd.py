@@ -153,9 +153,11 @@ def test_server_and_validator_agree_on_whatever_a_stack_is_changed_to(
 
 CHANGES: dict[str, Callable[[Object], object]] = {
     "overrides": lambda spec: spec["run"].update(overrides=["loop.steps=60"]),
+    "path of the claim": lambda spec: spec["run"]["volume"].update(path="/data"),
     "order of groups": lambda spec: spec["deviceGroups"].reverse(),
     "suspend": lambda spec: spec.update(suspend=True),
     "mesh, suspended": lambda spec: spec["deviceGroups"][2]["mesh"].update(dp=4),
+    "claim, suspended": lambda spec: spec["run"]["volume"].update(claimName="others"),
     "a group less, suspended": lambda spec: spec["deviceGroups"].pop(0),
     "resume with another mesh": lambda spec: spec.update(suspend=False) or spec["deviceGroups"][0]["mesh"].update(dp=1),
 }

@@ -115,6 +115,23 @@ def test_a_group_without_a_ready_pod_says_so() -> None:
     assert [group["ready"] for group in groups] == [0, 0]
 
 
+def test_a_change_of_a_finished_stack_is_answered_once() -> None:
+    world = World()
+    world.settle(6)
+    world.change(image="twinkle:2")
+    world.settle(10)
+    world.exit(0)
+    world.settle(8)
+    assert "Finished" not in {event.reason for event in world.events}
+
+    world.change(image="twinkle:3")
+    world.settle(8)
+    told = [event for event in world.events if event.reason == "Finished"]
+
+    assert [(event.type, event.message.partition(":")[0]) for event in told] == [("Warning", "the stack is finished")]
+    assert (world.begun, world.condition("Complete")) == (["demo-1", "demo-2"], ("True", "Completed"))
+
+
 def test_events_tell_what_happened_once() -> None:
     world = World()
     world.settle(6)

@@ -33,7 +33,7 @@ def stack_schema() -> Schema:
         "properties": {
             "apiVersion": {"type": "string", "description": f"{GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"{KIND}."},
-            "metadata": {"type": "object"},
+            "metadata": {"type": "object", "properties": {"name": {"type": "string"}}},  # for fieldPath
             "spec": {**struct_schema(Spec, by_people=True), "description": "What is wanted."},
             "status": {**struct_schema(Status, by_people=False), "description": "What is; the operator writes it."},
         },

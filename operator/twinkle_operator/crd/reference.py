@@ -17,7 +17,7 @@ here; `twinkle validate FILE` says the same without a cluster. Sizes count promp
 
 def reference(schema: Schema) -> str:
     """The whole page: a section for each object, with a table of its fields and the sentences of its rules."""
-    root = _refusals(schema, "the object")
+    root = _refusals(schema, "`metadata.name`")
     sections = [
         "\n".join(_section(path, part))
         for name in ("spec", "status")

@@ -15,7 +15,7 @@ from twinkle_operator.validate.structure import Schema, identity
 
 ABSENT = object()
 _NAME = ("metadata", "name")
-"""All that rules of the root read and speak of; a CRD may not name it as their fieldPath."""
+"""All that rules of the root read."""
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "quantity": str,
     "isQuantity": quantity.is_quantity,
@@ -74,7 +74,7 @@ def _broken(rule: Mapping[str, str], context: cel.Context, path: Path) -> Iterat
     except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
         sentence = f"{rule['message']} (not evaluated: {error})"
     field = tuple(rule.get("fieldPath", "").split(".")[1:])
-    yield Problem((*path, *field) or _NAME, _line(sentence) or rule["message"])
+    yield Problem((*path, *field), _line(sentence) or rule["message"])
 
 
 def _line(sentence: object) -> str:

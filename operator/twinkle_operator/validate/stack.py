@@ -18,7 +18,7 @@ METADATA = {
     "properties": {"name": _TEXT, "namespace": _TEXT, "uid": _TEXT, "labels": _MAP, "annotations": _MAP},
     "x-kubernetes-preserve-unknown-fields": True,
 }
-"""What is read of it here; the CRD says no more than that it is an object."""
+"""What is read of it here; the CRD may say no more of it than that it has a name."""
 
 
 def check(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
@@ -40,7 +40,8 @@ def check_document(document: Document, before: Mapping[str, Any] | None = None) 
 
 def refusals(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) -> list[Problem]:
     """What the API server refuses of a stack; it stops at the schema, this goes on with the rules that can be read."""
-    schema = stack_schema()
+    root = stack_schema()
+    schema = {**root, "properties": {**root["properties"], "metadata": METADATA}}
     value = structure.with_defaults(schema, {**stack, "metadata": _mapping(stack.get("metadata"))})
     unfit = [*_metadata(value["metadata"]), *structure.problems(schema, value)]
     ill = frozenset(problem.path for problem in unfit if problem.reason != structure.UNKNOWN_FIELD)
@@ -50,7 +51,6 @@ def refusals(stack: Mapping[str, Any], before: Mapping[str, Any] | None = None) 
 
 def _metadata(metadata: dict[str, Any]) -> Iterator[Problem]:
     """What the API server itself checks of metadata; the name's form is a rule of ours."""
-    yield from structure.problems(METADATA, structure.with_defaults(METADATA, metadata), ("metadata",))
     if metadata.get("name") is None:
         yield Problem(("metadata", "name"), "Required value. Everything of the stack is named from it")
     yield from beyond_cel.label_problems(("metadata", "labels"), metadata.get("labels"))

@@ -60,7 +60,7 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(changed("name: base", "name: 1base").encode())))
 
     assert validate(["-"]) == INVALID
-    assert capsys.readouterr().out.startswith("<stdin>:5: error: metadata.name: metadata.name must have at most 40")
+    assert capsys.readouterr().out.startswith('<stdin>:5: error: metadata.name: "1base" is no name of a stack')
 
 
 @pytest.mark.parametrize(
