@@ -69,11 +69,7 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
             for name in SMALL
             if rows and name in rows[0]
         ],
-        files=[
-            {"name": name, "what": what}
-            for name, what in CONTENTS.items()
-            if (folder / name).exists() or (name == RESULT and done >= steps)
-        ],
+        files=_files(folder, finished=done >= steps),
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         package_version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -81,6 +77,12 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
     path = folder / "report.html"
     path.write_text(html, encoding="utf-8")
     return path
+
+
+def _files(folder: Path, *, finished: bool) -> list[dict[str, str]]:
+    """What lies there; the result of a finished run is written after its report."""
+    there = (name for name in CONTENTS if (folder / name).exists() or (name == RESULT and finished))
+    return [{"name": name, "what": CONTENTS[name]} for name in there]
 
 
 def _tiles(rows: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
