@@ -149,8 +149,9 @@ def _peek(options: argparse.Namespace) -> int:
 def _stats(options: argparse.Namespace) -> int:
     from twinkle.tables import stats_table
 
+    console = _console()
     with closing(_direct(options)) as source:
-        _console().print(stats_table(source.client.stats()))
+        console.print(stats_table(source.client.stats()), soft_wrap=not console.is_terminal)
     return READY
 
 

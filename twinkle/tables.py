@@ -7,8 +7,11 @@ from rich.table import Table
 from rich.text import Text
 
 from transfer_queue.ledger.explain import Explanation
+from transfer_queue.ledger.shape import split_index
 from transfer_queue.peeking import Peeked, Row, escaped
 from transfer_queue.wire import Stats
+
+LONGEST_NUMBER = 9
 
 
 def why_table(stands: Sequence[Explanation]) -> RenderableType:
@@ -34,30 +37,50 @@ def _title(stand: Explanation) -> str:
 
 
 def peek_table(peeked: Peeked) -> RenderableType:
-    """Row by row: where each task stands with it, and its fields."""
+    """Row by row: its place in its step, where each task stands with it, and its fields."""
     if not peeked.rows:
         return Text("There are no rows.")
     fields = list(dict.fromkeys(name for row in peeked.rows for name in row.fields))
     table = _table(">Row", ">Step", "Group", "Tasks", "Fields")
     for row in peeked.rows:
-        states = "\n".join(f"{task}: {state}" for task, state in row.tasks.items())
-        table.add_row(_cell(row.index), _cell(row.step), _cell(row.group), _lines(states), _values(row, fields))
+        place, group = _in_step(row)
+        table.add_row(_cell(place), _cell(row.step), _cell(group), _lines(_states(row)), _values(row, fields))
         table.add_section()
     return Group(table, Text(f"{len(peeked.rows)} of {peeked.total} rows", style="dim"))
 
 
+def _in_step(row: Row) -> tuple[int, str | int]:
+    """Its number and its group's, counted from the beginning of its step; a group that was given a name keeps it."""
+    partition, place = split_index(row.index)
+    if isinstance(row.group, int) and split_index(row.group)[0] == partition:
+        return place, split_index(row.group)[1]
+    return place, row.group
+
+
+def _states(row: Row) -> str:
+    """A line for each state in which a task stands with it."""
+    tasks: dict[str, list[str]] = {}
+    for task, state in row.tasks.items():
+        tasks.setdefault(state, []).append(task)
+    return "\n".join(f"{', '.join(names)}: {state}" for state, names in tasks.items())
+
+
 def _values(row: Row, fields: Sequence[str]) -> Text:
-    text = Text()
+    """Field after field, on as few lines as they take."""
+    parts = []
     for field in fields:
         if field not in row.fields:
-            text.append(f"{escaped(field)} is missing\n", style="yellow")
+            parts.append(Text(f"{escaped(field)} is missing", style="yellow"))
         elif field in row.values:
-            text.append(f"{escaped(field)}: ", style="bold")
-            text.append(f"{row.values[field]}\n")
+            parts.append(Text.assemble((f"{escaped(field)}: ", "bold"), _short(row.values[field])))
         else:
-            text.append(f"{escaped(field)}\n", style="bold")
-    text.rstrip()
-    return text
+            parts.append(Text(escaped(field), style="bold"))
+    return Text("  ").join(parts)
+
+
+def _short(value: str) -> str:
+    """A seed by its first digits; anything else as it is."""
+    return f"{value[:6]}…" if value.isdigit() and len(value) > LONGEST_NUMBER else value
 
 
 def stats_table(stats: Stats) -> RenderableType:
@@ -79,7 +102,8 @@ def stats_table(stats: Stats) -> RenderableType:
     )
     if stats.held_bytes:
         lines += f"\n{stats.held_bytes:,} freed bytes wait for {stats.held_by!r}, a reader for {stats.held_s:.0f} s"
-    return Group(tasks, Text(lines)) if stats.tasks else Text(lines)
+    text = Text(lines)
+    return Group(tasks, text) if stats.tasks else text
 
 
 def _table(*columns: str) -> Table:

@@ -20,9 +20,11 @@ from rich.console import Console
 from transfer_queue import BatchMeta, NotReadyError, TransferQueueClient, TransferQueueController
 from transfer_queue.http import Endpoint
 from transfer_queue.info_file import published
+from transfer_queue.ledger.shape import first_index
 from transfer_queue.pages import Pages
+from transfer_queue.peeking import Peeked, Row
 from transfer_queue.reports import Stats
-from twinkle.tables import stats_table
+from twinkle.tables import peek_table, stats_table
 
 TWINKLE = [sys.executable, "-m", "twinkle.cli"]
 
@@ -117,6 +119,29 @@ def test_peek_shows_rows_their_states_and_harmless_previews(client: TransferQueu
     rest = twinkle("queue", "peek", "--run", str(folder), "--fields", "prompt")
     assert "reward is missing" in rest.stdout
     assert "There are no rows." in twinkle("queue", "peek", "--run", str(folder), "--step", "9").stdout
+
+
+def test_peek_counts_rows_and_groups_from_the_beginning_of_their_step() -> None:
+    later = first_index(184)
+    tasks = {"rollout": "consumed", "reward": "free", "train": "free"}
+    rows = [
+        Row(later + 5, 184, later + 2, ("seed",), tasks, {"seed": "576584209092435833"}),
+        Row(later + 6, 184, first_index(3), ("seed",), tasks, {"seed": "17"}),  # a group that was given this number
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(peek_table(Peeked(rows, 2)))
+
+    assert isinstance(console.file, io.StringIO)
+    text = words(console.file.getvalue())
+    assert "5 184 2 rollout: consumed seed: 576584… reward, train: free" in text
+    assert f"6 184 {first_index(3)} rollout: consumed seed: 17 reward, train: free" in text
+
+
+def test_stats_in_a_pipe_keep_a_sentence_on_its_line(client: TransferQueueClient, folder: Path) -> None:
+    half_ready(client)
+    seen = twinkle("queue", "stats", "--run", str(folder), columns=40)
+
+    assert re.search(r"^1 leases, the oldest \d+ s old; .*; rows last moved \d+ s ago$", seen.stdout, re.MULTILINE)
 
 
 def test_stats_shows_the_counts(client: TransferQueueClient, folder: Path) -> None:

@@ -16,12 +16,14 @@ class PromptRow:
     Attributes:
         prompt: text; chat messages; or {"messages": [...], "tools": [...]} where the assistant may call tools.
         answer: what the reward compares with.
+        expected: what a person is shown as its answer, where that is one of many; empty: the answer itself.
         place: where it comes from, for errors: "<file>:<line>", or nothing for a prompt that was made up.
     """
 
     prompt: Prompt
     answer: str
     place: str = ""
+    expected: str = ""
 
 
 class PromptSource(Protocol):

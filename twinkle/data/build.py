@@ -9,6 +9,8 @@ from twinkle.data.toy import DigitPrompts, even_digits, reversed_digits
 
 ANSWERS: dict[str, Callable[[str], str]] = {"reverse_digits": reversed_digits, "even_digits": even_digits}
 
+ONE_OF_MANY = {"even_digits": "any even digits"}
+
 
 def make_source(config: DataConfig, seed: int) -> PromptSource:
     """The source of prompts that `config` describes, after validating it; `seed` decides order and split.
@@ -23,6 +25,7 @@ def make_source(config: DataConfig, seed: int) -> PromptSource:
             length=config.length,
             held_out_prompts=config.held_out_prompts,
             answer_of=ANSWERS[config.name],
+            expected=ONE_OF_MANY.get(config.name, ""),
         )
     return _table(config, seed)
 

@@ -1,6 +1,6 @@
 """A look at prompts before they are answered: a run would otherwise meet the odd one hours later."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from twinkle.data.base import Prompt, PromptRow, trajectory_of
 from twinkle.data_format import InputFeature
@@ -18,6 +18,22 @@ def check_prompts(rows: Iterable[PromptRow], template: Template, positions: int 
             encoded(row.prompt, template, positions, max_tokens)
         except DataError as error:
             raise DataError(f"{row.place}: {error}" if row.place else str(error)) from error
+
+
+def answers_out_of_reach(rows: Sequence[PromptRow], template: Template, max_tokens: int) -> str:
+    """A warning when no response can be as long as its answer; empty when one can.
+
+    A reward that compares with the answer then never gives its best; another may not mind.
+    """
+    sizes = list[int]()
+    for row in rows:
+        sizes.append(len(template.tokenizer(row.answer, add_special_tokens=False)["input_ids"]))
+        if sizes[-1] <= max_tokens:
+            return ""
+    return (
+        f"every answer has more tokens than a response may have: the shortest has {min(sizes)}, and "
+        f"sampler.max_tokens={max_tokens}"
+    )
 
 
 def encoded(prompt: Prompt, template: Template, positions: int | None, max_tokens: int) -> InputFeature:

@@ -24,13 +24,23 @@ class DigitPrompts:
 
     Args:
         answer_of: gives the answer of a prompt.
+        expected: what a person is shown in its place, where it is one of many.
 
     Raises:
         ConfigError: more than half of all possible prompts would be held out.
     """
 
-    def __init__(self, *, seed: int, digits: str, length: int, held_out_prompts: int, answer_of: Callable[[str], str]):
-        self.seed, self.length, self.answer_of = seed, length, answer_of
+    def __init__(
+        self,
+        *,
+        seed: int,
+        digits: str,
+        length: int,
+        held_out_prompts: int,
+        answer_of: Callable[[str], str],
+        expected: str = "",
+    ):
+        self.seed, self.length, self.answer_of, self.expected = seed, length, answer_of, expected
         self.digits = "".join(dict.fromkeys(digits))
         possible = len(self.digits) ** length
         if 2 * held_out_prompts > possible:
@@ -56,7 +66,7 @@ class DigitPrompts:
         return self.held_out()
 
     def _row(self, prompt: str) -> PromptRow:
-        return PromptRow(prompt, self.answer_of(prompt))
+        return PromptRow(prompt, self.answer_of(prompt), expected=self.expected)
 
     def _drawn(self, index: int) -> str:
         return next(prompt for prompt in self._candidates("draw", index) if prompt not in self._held_out)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from transfer_queue.info_file import published
 from twinkle.config import TrainConfig
 from twinkle.data import PromptSource
-from twinkle.data.check import check_prompts
+from twinkle.data.check import answers_out_of_reach, check_prompts
 from twinkle.errors import CheckpointError
 from twinkle.infra import DeviceMesh
 from twinkle.loop.attached import AttachedSamplers
@@ -88,7 +88,8 @@ def assemble(
     if board is not None:
         stack.enter_context(published(run / QUEUE, joining(queue.info, config, folder, board)))
     loop = _make_loop(config, run, folder, source, reward, queue.info, board, stop, stack)
-    check_prompts(source.known_prompts(), _template(config, folder), loop.rollout.positions, config.sampler.max_tokens)
+    prompts, template, max_tokens = source.known_prompts(), _template(config, folder), config.sampler.max_tokens
+    check_prompts(prompts, template, loop.rollout.positions, max_tokens)
     checkpoints = Checkpoints(run / CHECKPOINTS, kept=config.loop.checkpoints_kept)
     boundary = _restore(checkpoints, loop.trainer)
     records = Records(run.path, config.metrics, asdict(config), resumed_step=boundary.step)
@@ -102,6 +103,8 @@ def assemble(
     parameters, trainable = loop.trainer.sizes
     size = model_size(config, parameters=parameters, trainable=trainable)
     plan = plan_lines(config, model=size, run_folder=str(run.path))
+    if warning := answers_out_of_reach(prompts, template, max_tokens):
+        plan.append(("warning", warning))
     if board is not None:
         plan.append(("samplers", f"twinkle-sampler queue.info={run / QUEUE}"))
     return Assembly(boundary, loop, evaluation, checkpoints, records, metrics, plan, began)

@@ -37,7 +37,7 @@ def show_outcome(
     """Print the reward before and after, some responses, and where things lie."""
     console.print(
         f"\nReward on {after['prompts']} held-out prompts: [dim]{before['reward_mean']:.3f} before[/], "
-        f"[bold green]{after['reward_mean']:.3f} after[/] {after['step']} steps ({seconds:.1f} s)\n"
+        f"[bold]{after['reward_mean']:.3f} after[/] {after['step']} steps ({seconds:.1f} s)\n"
     )
     table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
     for heading in ("prompt", "expected", "before", "reward", "after", "reward"):
@@ -57,11 +57,12 @@ def _shown(text: str) -> str:
 
 def warn_without_signal(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
     """Say so when most steps had nothing to learn from."""
-    empty = sum(row["grad_norm"] == 0 for row in rows)
+    empty = sum(row["grad_norm"] == 0 or row["reward_std"] == 0 for row in rows)
     if 2 * empty > len(rows):
         console.print(
             f"\nIn {empty} of {len(rows)} steps the samples of every prompt had the same reward, so there was nothing "
-            "to learn from: use a reward that gives partial credit, easier prompts, or more samples_per_prompt.",
+            "to learn from: use a reward that gives partial credit, easier prompts, or more samples_per_prompt (in the "
+            'README: "Your own model, data and reward").',
             style="yellow",
             soft_wrap=True,
         )

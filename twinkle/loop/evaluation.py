@@ -44,7 +44,12 @@ class Evaluation:
         texts = evaluate(self.samplers, self.rows, self.seed)
         rewards = self.reward.score([row.prompt for row in self.rows], texts, [row.answer for row in self.rows])
         samples = [
-            {"prompt": prompt_text(row.prompt), "answer": row.answer, "response": text, "reward": reward}
+            {
+                "prompt": prompt_text(row.prompt),
+                "answer": row.expected or row.answer,
+                "response": text,
+                "reward": reward,
+            }
             for row, text, reward in zip(self.rows, texts, rewards, strict=True)
         ]
         result = {

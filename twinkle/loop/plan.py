@@ -1,6 +1,12 @@
 """What is about to be trained, in lines that a person reads; with ``run.dry_run=true`` nothing follows them."""
 
 from twinkle.config import TrainConfig
+from twinkle.data import DataConfig
+
+TASKS = {
+    "reverse_digits": "write the digits of the prompt in reverse order",
+    "even_digits": "answer with even digits only, as many as the prompt has digits",
+}
 
 
 def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tuple[str, str]]:
@@ -14,6 +20,7 @@ def plan_lines(config: TrainConfig, *, model: str, run_folder: str) -> list[tupl
     sizes = f"prompts_per_step {loop.prompts_per_step} x samples_per_prompt {loop.samples_per_prompt}"
     threads = f"{config.infra.threads} thread(s)" if config.infra.threads else "threads as torch chooses"
     return [
+        ("task", _task(config.data)),
         ("model", f"{config.model.id}, {model}"),
         ("data", f"{config.data.name}, reward {config.data.reward}"),
         ("step", f"{sizes} = {loop.rows_per_step} rows"),
@@ -47,6 +54,13 @@ def beginning(config: TrainConfig, *, step: int, resumed: bool, finished_steps: 
         where = "the folder holds no run yet" if run.folder else "no unfinished run has these settings"
         return f"Nothing to continue: {where}. A new one begins."
     return ""
+
+
+def _task(data: DataConfig) -> str:
+    """What the model is to learn, in a sentence."""
+    if data.name in TASKS:
+        return TASKS[data.name]
+    return f"answer the prompts of {data.path} so that {data.reward} gives a high reward"
 
 
 def _ranks(config: TrainConfig) -> str:

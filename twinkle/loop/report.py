@@ -11,6 +11,7 @@ from jinja2 import Environment
 from twinkle import __version__
 from twinkle.loop.plots import SMALL, png, reward_figure, small_figure, svg
 from twinkle.loop.records import read_rows
+from twinkle.loop.run_folder import RESULT, STARTED
 
 SAMPLES_SHOWN = 8
 CAPTIONS = {
@@ -32,6 +33,8 @@ CONTENTS = {
     "checkpoints": "what run.resume continues from",
     "tensorboard": "event files: tensorboard --logdir",
     "reward.png": "the curve above as a picture",
+    RESULT: "the held-out reward before and after; written last, so that a run without it is unfinished",
+    STARTED: "the settings that a run must share to continue this one",
 }
 
 
@@ -56,7 +59,7 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
         title=title,
         finished=done >= steps,
         status="finished" if done >= steps else f"stopped at step {done} of {steps}",
-        lead=" · ".join(f"{label}: {value}" for label, value in plan),
+        plan=plan,
         tiles=_tiles(rows, evals),
         reward_svg=svg(curve),
         pairs=_pairs(evals),
@@ -66,7 +69,7 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
             for name in SMALL
             if rows and name in rows[0]
         ],
-        files=[{"name": name, "what": what} for name, what in CONTENTS.items() if (folder / name).exists()],
+        files=_files(folder, finished=done >= steps),
         config=config.read_text(encoding="utf-8") if config.exists() else "",
         package_version=__version__,
         made=time.strftime("%Y-%m-%d %H:%M"),
@@ -74,6 +77,12 @@ def write_report(folder: Path, *, title: str, plan: Sequence[tuple[str, str]], s
     path = folder / "report.html"
     path.write_text(html, encoding="utf-8")
     return path
+
+
+def _files(folder: Path, *, finished: bool) -> list[dict[str, str]]:
+    """What lies there; the result of a finished run is written after its report."""
+    there = (name for name in CONTENTS if (folder / name).exists() or (name == RESULT and finished))
+    return [{"name": name, "what": CONTENTS[name]} for name in there]
 
 
 def _tiles(rows: Sequence[Mapping[str, Any]], evals: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from twinkle.loop.sync import StepDone
 
 
-def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str = "twinkle-train ...") -> int:
-    """Train as ``config`` says; returns the exit code 0. ``command`` is what a person types to run the same again.
+def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str = "twinkle-train ...") -> Path | None:
+    """Train as ``config`` says; returns the run's folder, None for a dry run.
+
+    ``command`` is what a person types to run the same again.
 
     Guarantees: whatever ends the run, its queue process is gone, its checkpoint is that of a step boundary and its
     folder can be resumed.
@@ -47,17 +49,17 @@ def train(config: TrainConfig, resolved: str, stop: StopSignals, *, command: str
         from twinkle.loop.dry_run import dry_run
 
         dry_run(console, config, resolved, source)
-        return 0
+        return None
     with ExitStack() as stack:
         run = _run_folder(config.run, config.identity())
         stack.callback(run.close)
         if run.finished:
             console.print(f"{run.path} is finished: nothing is left to do.", markup=False, soft_wrap=True)
-            return 0
+            return run.path
         (run / "config.yaml").write_text(resolved, encoding="utf-8")
         parts = _assemble(config, run, source, reward, stop, stack, console)
         Session(config, run, parts, console, stop, command).live()
-    return 0
+        return run.path
 
 
 def _run_folder(config: RunConfig, identity: RunIdentity) -> RunFolder:

@@ -5,6 +5,7 @@ fraction_correct and even_fraction; any other is named by its import path, ``mod
 """
 
 import importlib
+import inspect
 import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +103,22 @@ def resolve(name: str) -> Reward:
         raise ConfigError(
             f"data.reward={name!r} is a {type(function).__name__}; give a function of (prompt, response, answer)"
         )
+    _check_parameters(name, function)
     return Reward(name, function)
+
+
+def _check_parameters(name: str, function: Callable[..., object]) -> None:
+    """ConfigError for a function that cannot be called with three strings, before a model is loaded for it."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return  # one written in C says nothing of its parameters
+    try:
+        signature.bind("", "", "")
+    except TypeError as error:
+        raise ConfigError(
+            f"data.reward={name!r} takes {signature} and is called with (prompt, response, answer): {error}."
+        ) from error
 
 
 def _place(error: Exception) -> str:

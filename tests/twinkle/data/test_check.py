@@ -3,7 +3,7 @@
 import pytest
 
 from twinkle.data import DataConfig, PromptRow, make_source
-from twinkle.data.check import check_prompts
+from twinkle.data.check import answers_out_of_reach, check_prompts
 from twinkle.errors import DataError
 from twinkle.model.tiny import character_tokenizer
 from twinkle.template import Template, make_template
@@ -55,3 +55,11 @@ def test_text_that_the_model_cannot_read_is_named_with_its_place(template: Templ
 
     with pytest.raises(DataError, match=r"^f:2: the prompt '01\+2': the tokenizer has no token for '\+'"):
         check_prompts(rows, template, 64, 4)
+
+
+def test_answers_that_no_response_can_reach_are_warned_of(template: Template) -> None:
+    rows = make_source(DataConfig(length=20, held_out_prompts=4), 0).known_prompts()
+
+    assert answers_out_of_reach(rows, template, 4).endswith("the shortest has 20, and sampler.max_tokens=4")
+    assert answers_out_of_reach(rows, template, 20) == ""
+    assert answers_out_of_reach([*rows, PromptRow("01", "10")], template, 4) == ""

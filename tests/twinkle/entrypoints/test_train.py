@@ -123,6 +123,13 @@ def test_multirun_runs_one_after_the_other(trainer: Trainer) -> None:
     assert outcome.code == 0, outcome
     configs = [path.read_text() for path in (trainer.folder / "runs").glob("2*/config.yaml")]
     assert sorted(re.search(r"seed: (\d)", text[text.index("run:") :]).group(1) for text in configs) == ["0", "1"]  # type: ignore[union-attr]
+    assert "Job 2 of 2: run.seed=1\n" in outcome.out
+    table = outcome.out.partition("The sweep:")[2]
+    assert re.findall(r"(run.seed=\d) +[01]\.\d{3} -> [01]\.\d{3} +runs/2\S+-quickstart", table) == [
+        "run.seed=0",
+        "run.seed=1",
+    ]
+    assert not [path for path in (trainer.folder / "runs").rglob("*") if path.is_dir() and not list(path.iterdir())]
 
 
 @pytest.mark.parametrize("experiment", ["even_digits", "jsonl"])

@@ -73,6 +73,18 @@ def test_a_name_that_leads_nowhere_is_a_setting_that_cannot_work(name: str, part
     assert part in str(error.value)
 
 
+def two(prompt: str, response: str) -> float:
+    return 0.0
+
+
+def test_a_function_of_other_parameters_is_refused_before_it_is_called() -> None:
+    with pytest.raises(
+        ConfigError, match=r":two' takes \(.*\) .* and is called with \(prompt, response, answer\): too many"
+    ):
+        resolve(f"{__name__}:two")
+    assert resolve("builtins:max").name == "builtins:max"  # it has no signature
+
+
 def raising(prompt: str, response: str, answer: str) -> float:
     return 1 / len(response)
 
