@@ -57,12 +57,11 @@ def _reader(access: Access, stack: Stack, head: Manifest | None, deadline: int) 
     if stack.spec is None or stack.spec.run.volume is None:
         ready = None if head is None else stripped(head)
         if head is None or ready is None or not ready.ready:
-            gone = "lay on its head pod, and that is gone"
-            held = (
-                f"lies on its head pod, and that is not ready yet: {ready.why if ready and ready.why else 'it starts'}"
+            why = (ready and ready.why) or "it starts"
+            there = "there is none" if head is None else f"it is not ready yet: {why}"
+            raise OperatorError(
+                f"{stack.namespace}/{stack.name} has no run.volume: its run lies on its head pod; {there}"
             )
-            lies = gone if head is None else held
-            raise OperatorError(f"{stack.namespace}/{stack.name} has no run.volume: its run {lies}")
         yield head["metadata"]["name"], head["spec"]["containers"][0]["name"]
         return
     manifest = reader_pod(stack, head, deadline=deadline)
