@@ -9,6 +9,7 @@ OperatorError
     ├── Conflict       409: somebody else was first
     ├── Gone           410: a list or watch has to begin anew
     ├── Forbidden      403: rights, quotas and admission
+    │   └── NamespaceEnds   nothing new is made in a namespace that is being deleted; the stack goes with it
     ├── Unauthorized   401: log in again
     ├── Refused        400, 422 and 500 "typed patch": what was sent is wrong; never try the same again
     └── Busy           429 and 5xx; try again, not before `retry_after`
@@ -20,6 +21,8 @@ import msgspec
 
 TYPED_PATCH = "typed patch"
 """In the text of the 500 by which server-side apply refuses a field that the schema does not declare."""
+TERMINATING = "NamespaceTerminating"
+"""The cause of a 403 in a namespace that is being deleted."""
 TEXT = 4096
 """Characters of an answer that are kept."""
 
@@ -75,6 +78,10 @@ class Forbidden(ApiError):
     """403."""
 
 
+class NamespaceEnds(Forbidden):
+    """403, for its namespace is being deleted."""
+
+
 class Unauthorized(ApiError):
     """401."""
 
@@ -100,6 +107,7 @@ BY_STATUS: dict[int, type[ApiError]] = {
 
 
 class _Cause(msgspec.Struct):
+    reason: str = ""
     field: str = ""
     message: str = ""
 
@@ -125,6 +133,8 @@ def api_error(what: str, status: int, body: bytes, retry_after: str | None = Non
         kind: type[ApiError] = Refused if TYPED_PATCH in answer.message else Busy
     else:
         kind = BY_STATUS.get(status, ApiError)
+    if kind is Forbidden and any(cause.reason == TERMINATING for cause in details.causes):
+        kind = NamespaceEnds
     return kind(
         what,
         status=status,

@@ -144,8 +144,8 @@ class Life:
     def _suspended(self) -> None:
         self._interrupt("Suspended", "suspended by spec.suspend")
         if self._let_go():
-            on = "spec.suspend=false goes on from the newest checkpoint" if self.spec.run.volume else ANEW
-            self.stage = Said("Suspended", f"suspended: no pods; {on}")
+            on = "goes on from the newest checkpoint" if self.spec.run.volume else f"is a new start: {ANEW}"
+            self.stage = Said("Suspended", f"suspended: no pods; spec.suspend=false {on}")
         else:
             self.stage = Said("Suspending", self._leaving())
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from twinkle_operator.apply import Applier
 from twinkle_operator.cache import Cache
 from twinkle_operator.client import Client
-from twinkle_operator.errors import Forbidden, NameTaken, NotFound, OperatorError, Refused
+from twinkle_operator.errors import Forbidden, NamespaceEnds, NameTaken, NotFound, OperatorError, Refused
 from twinkle_operator.observed import Observed, Stack
 from twinkle_operator.plan import Plan, plan
 from twinkle_operator.poller import EVERY_S, Poller
@@ -144,7 +144,9 @@ class Reconciler:
             try:
                 await self._recorder.record(stack, event)
             except OperatorError as error:
-                log.warning("event %s of %s/%s was not written: %s", event.reason, stack.namespace, stack.name, error)
+                level = logging.DEBUG if isinstance(error, NamespaceEnds) else logging.WARNING
+                said = "event %s of %s/%s was not written: %s"
+                log.log(level, said, event.reason, stack.namespace, stack.name, error)
         return written
 
     def _forget(self, key: Key) -> None:

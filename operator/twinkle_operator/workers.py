@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from twinkle_operator.errors import ApiError, OperatorError, Outdated
+from twinkle_operator.errors import ApiError, NamespaceEnds, OperatorError, Outdated
 from twinkle_operator.metrics import Metrics
 from twinkle_operator.reconcile import SOON_S
 from twinkle_operator.resources import Key
@@ -85,10 +85,10 @@ class Workers:
 
     def _failed(self, key: Key, error: Exception, at_least: float) -> None:
         delay = self._queue.failed(key, at_least=at_least)
-        late = isinstance(error, Outdated)  # nobody's fault: somebody else wrote first
-        if not late:
+        quiet = isinstance(error, Outdated | NamespaceEnds)  # nobody's fault: somebody else wrote, or deletes it all
+        if not quiet:
             self._metrics.errors.labels(type(error).__name__).inc()
-        log.log(logging.DEBUG if late else logging.WARNING, "%s/%s: %s; again in %.1f s", *key, error, delay)
+        log.log(logging.DEBUG if quiet else logging.WARNING, "%s/%s: %s; again in %.1f s", *key, error, delay)
 
     def _done(self, key: Key, again: float | None) -> None:
         if again is None:

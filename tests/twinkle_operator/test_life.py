@@ -210,7 +210,7 @@ def test_suspend_without_a_volume_promises_no_checkpoint(fleeting: World) -> Non
     assert "the run begins anew" in said(fleeting)
     fleeting.settle(8)
 
-    assert said(fleeting).startswith("suspended: no pods; the run begins anew: without run.volume")
+    assert said(fleeting).startswith("suspended: no pods; spec.suspend=false is a new start: the run begins anew")
     assert fleeting.status.progress is not None
     assert (fleeting.status.progress.step, fleeting.status.progress.checkpoint_step) == (7, None)
     assert "the run begins anew" in next(each.message for each in fleeting.events if each.reason == "Restart")

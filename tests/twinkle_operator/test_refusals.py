@@ -6,7 +6,7 @@ import json
 
 from tests.twinkle_operator import raw
 from twinkle_operator import strip
-from twinkle_operator.errors import Busy, Forbidden, NameTaken, Refused, api_error
+from twinkle_operator.errors import Busy, Forbidden, NamespaceEnds, NameTaken, Refused, api_error
 from twinkle_operator.refusals import Refusals, outdated_schema, refusal
 
 STACK = strip.stack(raw.stack(1))
@@ -82,7 +82,9 @@ def test_final_refusals_hold_until_the_generation_changes_and_others_for_one_pas
 def test_kinds_of_answers() -> None:
     assert isinstance(api_error("x", 500, b'{"message": "boom"}'), Busy)
     assert isinstance(api_error("x", 503, b"<html>"), Busy)
-    assert isinstance(api_error("x", 403, b'{"message": "quota"}'), Forbidden)
+    assert type(api_error("x", 403, b'{"message": "quota"}')) is Forbidden
+    ends = b'{"details": {"causes": [{"reason": "NamespaceTerminating", "field": "metadata.namespace"}]}}'
+    assert isinstance(api_error("x", 403, ends), NamespaceEnds)
     assert api_error("x", 429, b"", "7").retry_after == 7.0
     assert api_error("x", 429, b'{"details": {"retryAfterSeconds": 3}}').retry_after == 3.0
     assert api_error("x", 429, b"", "Wed, 21 Oct 2026 07:28:00 GMT").retry_after is None

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from twinkle_operator.cache import Cache
-from twinkle_operator.errors import Busy, Outdated
+from twinkle_operator.errors import Busy, NamespaceEnds, Outdated
 from twinkle_operator.metrics import Metrics
 from twinkle_operator.reconcile import SOON_S
 from twinkle_operator.resources import Key
@@ -55,7 +55,10 @@ def test_stacks_are_looked_at_side_by_side_but_only_so_many_at_once() -> None:
     assert most == AT_ONCE
 
 
-@pytest.mark.parametrize("error", [Busy("PATCH", status=503), Outdated("late"), ZeroDivisionError("a bug")])
+@pytest.mark.parametrize(
+    "error",
+    [Busy("PATCH", status=503), Outdated("late"), NamespaceEnds("POST", status=403), ZeroDivisionError("a bug")],
+)
 def test_a_stack_that_fails_is_tried_again_and_stops_no_other(error: Exception) -> None:
     passes: Counter[str] = Counter()
 
@@ -68,7 +71,7 @@ def test_a_stack_that_fails_is_tried_again_and_stops_no_other(error: Exception) 
     metrics = run(reconcile, lambda: passes["bad"] == 3 and passes["good"] == 1, "bad", "good")
 
     counted = metrics.registry.get_sample_value("trainingstack_reconcile_errors_total", {"error": type(error).__name__})
-    assert counted == (None if isinstance(error, Outdated) else 2)
+    assert counted == (None if isinstance(error, Outdated | NamespaceEnds) else 2)
 
 
 def test_a_stack_that_every_pass_changes_is_looked_at_more_and_more_seldom() -> None:

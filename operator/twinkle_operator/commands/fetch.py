@@ -57,8 +57,10 @@ def _reader(access: Access, stack: Stack, head: Manifest | None, deadline: int) 
     if stack.spec is None or stack.spec.run.volume is None:
         ready = None if head is None else stripped(head)
         if head is None or ready is None or not ready.ready:
+            why = (ready and ready.why) or "it starts"
+            there = "there is none" if head is None else f"it is not ready yet: {why}"
             raise OperatorError(
-                f"{stack.namespace}/{stack.name} has no run.volume: its run lay on its head pod, and that is not there"
+                f"{stack.namespace}/{stack.name} has no run.volume: its run lies on its head pod; {there}"
             )
         yield head["metadata"]["name"], head["spec"]["containers"][0]["name"]
         return

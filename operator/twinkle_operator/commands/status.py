@@ -47,9 +47,10 @@ def _facts(status: Status) -> Table:
     table = Table.grid(padding=(0, 2))
     queue, progress = status.queue, status.progress
     waiting = "" if queue is None or not queue.reason else f", {queue.reason}"
+    nothing = "nothing asked yet" if status.ended < status.attempts else "no driver runs"
     asked = "" if queue is None or not queue.task else f" rows for {queue.task}"
     rows = [
-        ("Queue", "nothing asked yet" if queue is None else f"{queue.summary}{asked}{waiting}"),
+        ("Queue", nothing if queue is None else f"{queue.summary}{asked}{waiting}"),
         ("Step", "" if progress is None or progress.step is None else str(progress.step)),
         ("Reward", "" if progress is None else progress.reward),
         ("Version", "" if progress is None else progress.version),

@@ -105,7 +105,13 @@ def test_a_run_that_lay_on_its_head_is_gone_with_it(
     code, text = twinkle(api_server.admin, "fetch", "s", "-n", namespace)
 
     assert code == 2
-    assert "has no run.volume" in text
+    assert "its run lies on its head pod; there is none" in text
+
+    kuberay.run_cluster(namespace, "s", ready=False)
+    code, text = twinkle(api_server.admin, "fetch", "s", "-n", namespace)
+
+    assert code == 2
+    assert "its run lies on its head pod; it is not ready yet: it starts" in text
 
 
 def test_an_exec_that_the_api_server_refuses_is_one_sentence(

@@ -48,6 +48,13 @@ def test_a_stack_of_which_nothing_was_said_says_what_to_look_at() -> None:
     assert "does it run, and watch this namespace?" in text(strip.stack(raw.stack(1)))
 
 
+def test_without_a_driver_there_is_no_queue_that_could_be_asked() -> None:
+    begun = {key: value for key, value in STATUS.items() if key != "queue"}
+
+    assert "nothing asked yet" in text(strip.stack(raw.stack(1, status=begun)))
+    assert "no driver runs" in text(strip.stack(raw.stack(1, status=begun | {"ended": 2})))
+
+
 def test_text_of_a_pod_is_shown_and_not_obeyed() -> None:
     status = {**STATUS, "queue": {"task": "[bold red]x[/]", "summary": "0/1"}}
 
