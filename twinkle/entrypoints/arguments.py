@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from twinkle.choices import nearest
+from twinkle.entrypoints import explain
 from twinkle.errors import ConfigError
 
 OPTIONS = (
@@ -43,4 +44,8 @@ def _no_option(argument: str, name: str, known: set[str]) -> str:
     if setting in known:
         value = argument.lstrip("-") if "=" in argument else f"{setting}=VALUE"
         return f"{argument!r} is no option: settings are written without dashes, {value}."
+    if any(key.endswith(f".{setting}") for key in known):
+        return (
+            f"{argument!r} is no option: settings are written without dashes{explain.nearest(setting, sorted(known))}"
+        )
     return f"{argument!r} is no option{nearest(name, [each for each in OPTIONS if each.startswith('--')])}"

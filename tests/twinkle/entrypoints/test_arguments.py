@@ -27,6 +27,7 @@ def test_options_come_first_and_the_order_of_overrides_stays(given: str, ordered
     [
         ("--loop.steps=50", "'--loop.steps=50' is no option: settings are written without dashes, loop.steps=50."),
         ("--loop.steps", "'--loop.steps' is no option: settings are written without dashes, loop.steps=VALUE."),
+        ("--steps=5", "'--steps=5' is no option: settings are written without dashes; did you mean loop.steps?"),
         ("--multi", "'--multi' is no option; did you mean --multirun?"),
         ("-x", "'-x' is no option."),
     ],
