@@ -79,8 +79,7 @@ def initialize(
     from twinkle.infra.cluster import open_cluster
 
     cluster = open_cluster(_runtime.cluster, by_name, address, timeout_s, call_timeout_s, dict(env or {}))
-    _runtime = Runtime(mode, MappingProxyType(by_name), cluster)
-    return _runtime
+    return set_runtime(Runtime(mode, MappingProxyType(by_name), cluster))
 
 
 def current_runtime() -> Runtime:
@@ -88,10 +87,11 @@ def current_runtime() -> Runtime:
     return _runtime
 
 
-def set_runtime(runtime: Runtime) -> None:
-    """Make this the runtime of the process; for actors."""
+def set_runtime(runtime: Runtime) -> Runtime:
+    """Make this the runtime of the process, as actors do; the same."""
     global _runtime
     _runtime = runtime
+    return runtime
 
 
 def _require_seconds(**deadlines: float) -> None:
