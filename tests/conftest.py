@@ -1,5 +1,6 @@
 """Fixtures that more than one folder of tests uses."""
 
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from hypothesis import settings
 
 settings.register_profile("untimed", deadline=None)  # a busy machine is no reason to fail
 settings.load_profile("untimed")
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # by a shell that runs the tests with "&": programs would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def begin_ray(address: str = "local") -> Any:
