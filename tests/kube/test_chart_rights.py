@@ -61,14 +61,19 @@ def test_every_right_is_used_and_no_other_is_missed(operator: str, api_server: A
     kuberay = KubeRay(api_server)
 
     _live(kuberay, namespace)
+    granted = {(rule.group, resource, verb) for rule in RULES for resource in rule.resources for verb in rule.verbs}
 
-    entries = [each for each in map(json.loads, api_server.audit.read_text().splitlines()) if _by(each, operator)]
-    refused = [each["requestURI"] for each in entries if _decision(each) == "forbid"]
-    assert refused == []
-    used = {right for each in entries for right in _rights(each)}
-    assert used == {
-        (rule.group, resource, verb) for rule in RULES for resource in rule.resources for verb in rule.verbs
-    }
+    def asked() -> list[dict[str, Any]]:
+        """What the API server has written down; of a call only when it has answered."""
+        entries = map(json.loads, api_server.audit.read_text().splitlines())
+        return [each for each in entries if _by(each, operator)]
+
+    def used() -> set[Right]:
+        return {right for each in asked() for right in _rights(each)}
+
+    assert [each["requestURI"] for each in asked() if _decision(each) == "forbid"] == []
+    eventually("every right is used", lambda: granted <= used())
+    assert used() == granted
 
 
 def _live(kuberay: KubeRay, namespace: str) -> None:
