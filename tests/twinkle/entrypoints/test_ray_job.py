@@ -24,6 +24,8 @@ STOP_S = 25
 """As the operator sets it on the head."""
 ROOT = Path(__file__).parents[3]
 PATHS = os.pathsep.join([str(ROOT), str(ROOT / "operator")])
+ENVIRONMENT = {"env_vars": {"PYTHONPATH": PATHS}}
+AGENT_S = 120.0
 
 
 def entrypoint(folder: Path, steps: int) -> str:
@@ -108,8 +110,15 @@ def jobs() -> Iterator[Any]:
 @pytest.mark.timeout(900)
 def test_a_stopped_job_has_saved_its_last_whole_step_and_the_next_goes_on(jobs: Any, tmp_path: Path) -> None:
     def submit(steps: int) -> str:
-        job = jobs.submit_job(entrypoint=entrypoint(tmp_path, steps), runtime_env={"env_vars": {"PYTHONPATH": PATHS}})
-        return str(job)
+        """Ray takes no job before the agent of a node has told the dashboard that it is there."""
+        end = time.monotonic() + AGENT_S
+        while True:
+            try:
+                return str(jobs.submit_job(entrypoint=entrypoint(tmp_path, steps), runtime_env=ENVIRONMENT))
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > end:
+                    raise
+                time.sleep(1)
 
     first = submit(100000)
     until(lambda: done(tmp_path) >= 5, lambda: str(jobs.get_job_logs(first)))
