@@ -61,7 +61,8 @@ def wrap() -> None:
     arenas.SMALLEST_SEGMENT = 1 << 20
     asked: list[type] = [object]
     ahead = {wire.Put: Point("before_put"), wire.Ack: Point("before_ack")}
-    behind = {wire.Put: Point("put_sent"), wire.Ack: Point("ack_sent"), wire.GetMeta: Point("meta_sent")}
+    behind = {wire.Put: Point("put_sent"), wire.Ack: Point("ack_sent")}
+    gone = Point("meta_sent")
     torn, call, send, copy = Point("in_arena_write"), Connection.call, UnixChannel.send, Arena._copy
 
     def calling(self: Connection, client: str, body: Any, *args: Any) -> Any:
@@ -74,6 +75,9 @@ def wrap() -> None:
         send(self, parts, deadline)
         if asked[0] in behind:
             behind[asked[0]].passed()
+        elif asked[0] is wire.GetMeta and gone.armed():
+            self.close()  # the kernel takes longer over a killed process than the controller over its answer
+            gone.end()
 
     def copying(self: Arena, sources: Any, extents: Any) -> Any:
         if torn.armed():
