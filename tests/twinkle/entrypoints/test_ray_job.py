@@ -86,8 +86,13 @@ def test_sigterm_to_the_shell_and_all_below_it_saves_the_last_whole_step(ray_clu
 
 @pytest.fixture
 def jobs() -> Iterator[Any]:
-    """A client of the jobs of a Ray with a dashboard."""
+    """A client of the jobs of a Ray with a dashboard.
+
+    Each of its ports is a free one: Ray's agents want 52365 unless told otherwise, and one that finds it taken, by
+    another Ray of this machine, lives on without taking jobs.
+    """
     import ray
+    from ray.cluster_utils import Cluster
     from ray.job_submission import JobSubmissionClient
 
     ray.shutdown()
@@ -100,9 +105,10 @@ def jobs() -> Iterator[Any]:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        context = ray.init(num_cpus=2, include_dashboard=True, dashboard_port=port, log_to_driver=False)
-        yield JobSubmissionClient(f"http://{context.address_info['webui_url']}")
-        ray.shutdown()
+        ports = {"dashboard_port": port, "dashboard_agent_listen_port": 0}
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True, **ports})
+        yield JobSubmissionClient(f"http://{cluster.webui_url}")
+        cluster.shutdown()
 
 
 @pytest.mark.slow
