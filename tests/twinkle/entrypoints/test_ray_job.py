@@ -91,11 +91,9 @@ def jobs() -> Iterator[Any]:
     Each of its ports is a free one: Ray's agents want 52365 unless told otherwise, and one that finds it taken, by
     another Ray of this machine, lives on without taking jobs.
     """
-    import ray
     from ray.cluster_utils import Cluster
     from ray.job_submission import JobSubmissionClient
 
-    ray.shutdown()
     with (
         pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as at,
