@@ -46,8 +46,9 @@ def validate(files: Sequence[str], before: str | None = None, refused: Overrides
     for file in files:
         read, troubles = _read(file)
         valid += len(read)
-        for document in read:
+        for number, document in enumerate(read):
             troubles += _check(file, document, olds if before is not None else None, refused)
+            troubles += _doubled(file, document, read[:number])
         findings += sorted(set(troubles))
     for finding in findings:
         print(finding)
@@ -76,6 +77,14 @@ def _check(file: str, document: Document, olds: Iterable[Document] | None, refus
     return [
         Finding(label(file), document.line(problem.path), problem.severity, problem.sentence) for problem in problems
     ]
+
+
+def _doubled(file: str, document: Document, above: Iterable[Document]) -> Iterator[Finding]:
+    path = ("metadata", "name")
+    for other in above:
+        if next(_names(document.value)) is not None and _same(other.value, document.value):
+            problem = Problem(path, f"this stack stands in line {other.line(path)} already; kubectl takes the last")
+            yield Finding(label(file), document.line(path), problem.severity, problem.sentence)
 
 
 def _concerns_run(path: tuple[str | int, ...]) -> bool:

@@ -98,6 +98,17 @@ def test_a_key_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[s
     )
 
 
+def test_a_stack_that_stands_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = changed("name: base", "name: base\n  namespace: rl")
+    twice = "---\n".join([VALID_STACK, elsewhere, VALID_STACK])
+
+    code, lines = run(capsys, written(tmp_path / "a.yaml", twice))
+
+    at = [number for number, line in enumerate(twice.splitlines(), 1) if line.startswith("  name: base")]
+    sentence = f"metadata.name: this stack stands in line {at[0]} already; kubectl takes the last"
+    assert (code, lines) == (INVALID, [f"a.yaml:{at[2]}: error: {sentence}"])
+
+
 def test_an_update(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = written(tmp_path / "old.yaml", VALID_STACK)
     new = written(tmp_path / "new.yaml", changed("backend: ray", "backend: memory"))
