@@ -42,7 +42,7 @@ class Supervisor:
         self._starting = threading.Lock()
         self._restart, self._over = restart, threading.Event()
         self.restarts = 0
-        self.process, answer = spawn(orders)
+        answer = self._spawn()
         if orders.door is not None:
             door = msgspec.structs.replace(orders.door, address=answer["listens"])
             self._orders = msgspec.structs.replace(orders, door=door)
@@ -100,7 +100,7 @@ class Supervisor:
                     return
                 try:
                     end(self.process)
-                    self.process, _ = spawn(self._orders)
+                    self._spawn()
                     self.restarts += 1
                     return
                 except TransferQueueError as error:
@@ -108,17 +108,19 @@ class Supervisor:
             self._stopping.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
+    def _spawn(self) -> Mapping[str, Any]:
+        """Start a controller and return its answer; the error that it answers, or `ControllerLostError`.
 
-def spawn(orders: Orders) -> tuple[subprocess.Popen[bytes], Mapping[str, Any]]:
-    """A controller process and what it answered; the error that it answered, or `ControllerLostError`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )
-    return process, _handshake(process, msgspec.json.encode(orders) + b"\n")
+        It is `process` at once: its clients may be served before its answer is read here.
+        """
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        )
+        return _handshake(self.process, msgspec.json.encode(self._orders) + b"\n")
 
 
 def _handshake(process: subprocess.Popen[bytes], orders: bytes) -> Mapping[str, Any]:

@@ -59,6 +59,16 @@ def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
     return result
 
 
+def wait_for_restart(controller: TransferQueueController) -> None:
+    """Until the supervisor has heard of the controller that it brought back, whose clients may be served before."""
+    supervisor = controller._supervisor
+    for _ in range(1000):
+        if supervisor.restarts:
+            break
+        time.sleep(0.01)
+    assert supervisor.restarts == 1
+
+
 def wait_for_waiting(client: TransferQueueClient, task: str, count: int = 1) -> None:
     """Until so many requests of the task wait in the controller."""
     for _ in range(500):

@@ -15,7 +15,7 @@ import pytest
 from tests.soak.points import ARMED, arm, hits
 from tests.transfer_queue import samplers_for_tests as made
 from tests.transfer_queue.storage.conftest import tiny_memory as tiny_memory
-from tests.transfer_queue.test_client import in_background, wait_for_waiting
+from tests.transfer_queue.test_client import in_background, wait_for_restart, wait_for_waiting
 from transfer_queue import (
     ConfigurationError,
     JournalError,
@@ -207,7 +207,7 @@ def test_a_waiting_get_meta_survives(armed: Path, at: str, start: Start, connect
     other.put({"x": ["b"]}, global_step=0)
 
     assert len(waiting()) == 2
-    assert controller._supervisor.restarts == 1
+    wait_for_restart(controller)
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
@@ -247,7 +247,7 @@ def test_a_waiting_put_survives(armed: Path, at: str, start: Start, connect: Con
             kill(controller)
     other.clear(0)
     assert (np.asarray(other.get_data(waiting())["large"]) == LARGE).all()
-    assert controller._supervisor.restarts == 1
+    wait_for_restart(controller)
 
 
 def test_samplers_come_back_by_their_import_path(start: Start, connect: Connect, tmp_path: Path) -> None:
