@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import sys
+import time
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from twinkle.sampler.vllm.messages import Add, Command, Done, Drop, Refused, Set
 if TYPE_CHECKING:
     from twinkle.sampler.vllm.core import Core
 
+# A processor that fell asleep answers a call a millisecond late: look for the next one so long before waiting for it.
+LOOK_S = 0.005
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine's core is in this process
     "VLLM_USE_V2_MODEL_RUNNER": "0",  # the other one has no sampler that can be replaced
@@ -60,10 +63,22 @@ def _start(settings: Settings, connection: Connection) -> "Core | None":
 
 def _serve(core: "Core", connection: Connection) -> None:
     while True:
-        while connection.poll(0 if core.busy else None):
+        while _heard(connection, wait=not core.busy):
             _handle(core, connection)
         if ended := core.step():
             connection.send(ended)
+
+
+def _heard(connection: Connection, *, wait: bool) -> bool:
+    """Whether a message, or the end, has come; with ``wait`` it has."""
+    asleep = time.monotonic() + LOOK_S
+    while not connection.poll(0):
+        if not wait:
+            return False
+        if time.monotonic() > asleep:
+            return connection.poll(None)
+        os.sched_yield()
+    return True
 
 
 def _handle(core: "Core", connection: Connection) -> None:
