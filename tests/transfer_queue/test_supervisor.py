@@ -41,18 +41,18 @@ def test_one_whose_journal_another_has_comes_back_when_that_is_gone(
     start: Start, connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the death of one and its return the folder is free, and somebody may take it."""
-    spawning = supervisor.spawn
+    spawning = supervisor.Supervisor._spawn
     taken: list[TransferQueueController] = []
 
-    def late(orders: bytes) -> Any:
-        monkeypatch.setattr(supervisor, "spawn", spawning)
+    def late(again: supervisor.Supervisor) -> Any:
+        monkeypatch.setattr(supervisor.Supervisor, "_spawn", spawning)
         taken.append(TransferQueueController.start(global_batch_size=8, journal_dir=tmp_path / "journal"))
-        return spawning(orders)
+        return spawning(again)
 
     controller = start(journal_dir=tmp_path / "journal")
     client = connect(controller)
     client.put({"x": ["kept"]})
-    monkeypatch.setattr(supervisor, "spawn", late)
+    monkeypatch.setattr(supervisor.Supervisor, "_spawn", late)
     os.kill(controller.pid, 9)
     until(lambda: taken)
     with connect(taken[0]) as other:

@@ -38,8 +38,10 @@ def under_test(request: pytest.FixtureRequest, qwen2_folder: Path) -> Iterator[U
 
 @pytest.fixture
 def sampler(under_test: UnderTest) -> Iterator[Sampler]:
-    """Without adapters before and after a test."""
+    """Without adapters before and after a test, in which no engine may die: what it was about would be drawn again."""
     yield under_test.sampler
+    engine = getattr(under_test.sampler, "_engine", None)
+    assert getattr(engine, "deaths", 0) == 0
     for name in under_test.sampler.adapter_names:
         under_test.sampler.remove_adapter(name)
 
@@ -188,6 +190,22 @@ def test_reported_log_probs_hold_the_sampled_token(sampler: Sampler) -> None:
         assert report[token] == pytest.approx(logprob)
         assert 2 <= len(report) <= 3
         assert logprob <= max(report.values()) + 1e-9
+
+
+def test_who_wants_the_log_probs_of_more_tokens_may_come_and_go(sampler: Sampler) -> None:
+    params = [replace(LONG, max_tokens=3), replace(LONG, max_tokens=300, logprobs=1)]
+    alone = sampler.sample(PROMPTS[:2], params).sequences
+    stream = sampler.stream(PROMPTS[:2], params)
+    next(stream)
+    more = drawn(sampler, logprobs=4)[0]
+    (rest,) = stream
+
+    assert more.top_logprobs is not None
+    assert {len(report) for report in more.top_logprobs} <= {4, 5}
+    assert rest.top_logprobs is not None
+    assert {len(report) for report in rest.top_logprobs} <= {1, 2}
+    assert tokens([rest]) == tokens([alone[1]])
+    assert rest.logprobs == pytest.approx(alone[1].logprobs, abs=1e-5)
 
 
 @pytest.mark.parametrize(

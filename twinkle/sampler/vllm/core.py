@@ -23,11 +23,13 @@ from vllm.platforms import current_platform
 from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest, FinishReason
 from vllm.v1.engine.core_client import InprocClient
 from vllm.v1.executor import Executor
+from vllm.v1.outputs import LogprobsLists
 
 from twinkle.errors import AdapterError, ConfigError, WeightSyncError
 from twinkle.sampler.stopping import StopMatch, StopStringSearch
 from twinkle.sampler.vllm.arena import Layout
 from twinkle.sampler.vllm.messages import REPORTED, Ended, Job, Ready, Settings
+from twinkle.sampler.vllm.ongoing import take_ongoing
 from twinkle.sampler.vllm.row_batch import RowSpec
 from twinkle.sampler.vllm.rows import EXTRA
 from twinkle.sampler.vllm.slots import skip_idle_allocation
@@ -48,8 +50,11 @@ class Core:
         self._folder = settings.folder
         self._client = InprocClient(config, Executor.get_class(config), log_stats=False)
         self._on_workers(ConfigError, "twinkle_install")
-        skip_idle_allocation(self._client.engine_core.scheduler)
+        scheduler = self._client.engine_core.scheduler
+        skip_idle_allocation(scheduler)
+        take_ongoing(scheduler, self._take)
         self._jobs: dict[str, _Growing] = {}
+        self._matched: list[_Growing] = []
         self._tokenizer: Any = None
         self.ready = Ready(
             pid=os.getpid(),
@@ -79,11 +84,11 @@ class Core:
 
     def step(self) -> list[Ended]:
         """One step of the engine; the jobs that ended with it."""
-        outputs = self._client.get_output().outputs
-        ended = [growing for output in outputs if (growing := self._grow(output)) is not None]
-        by_string = [str(growing.job.number) for growing in ended if growing.match is not None]
-        if by_string:
-            self._client.abort_requests(by_string)
+        ended = [growing for output in self._client.get_output().outputs if (growing := self._end(output)) is not None]
+        matched, self._matched = self._matched, []
+        if matched:
+            self._client.abort_requests([str(growing.job.number) for growing in matched])
+        ended += matched
         for growing in ended:
             del self._jobs[str(growing.job.number)]
         return [growing.result() for growing in ended]
@@ -116,11 +121,23 @@ class Core:
         if wrong:
             raise error(str(wrong[0]))
 
-    def _grow(self, output: EngineCoreOutput) -> "_Growing | None":
+    def _take(self, name: str, token: int, logprobs: LogprobsLists, row: int) -> None:
+        """What a step drew for a job, whose response it may end by a stop string."""
+        growing = self._jobs.get(name)
+        if growing is not None:
+            growing.take(token, logprobs, row)
+            if growing.match is not None:
+                self._matched.append(growing)
+
+    def _end(self, output: EngineCoreOutput) -> "_Growing | None":
+        """The job that vLLM has ended with this; None where it goes on, or ended by a stop string just now."""
+        for row, token in enumerate(output.new_token_ids):
+            self._take(output.request_id, token, output.new_logprobs, row)
         growing = self._jobs.get(output.request_id)
-        if growing is None:
+        if growing is None or growing.match is not None or output.finish_reason is None:
             return None
-        return growing if growing.take(output) else None
+        growing.stopped = output.finish_reason == FinishReason.STOP
+        return growing
 
     def _search(self, job: Job) -> StopStringSearch | None:
         if not job.stop_strings:
@@ -138,36 +155,34 @@ class Core:
 class _Growing:
     """A response that is not done."""
 
-    __slots__ = ("_ids", "_logps", "_search", "_tokens", "job", "match", "stopped")
+    __slots__ = ("_columns", "_ids", "_logps", "_search", "_tokens", "job", "match", "stopped")
 
     def __init__(self, job: Job, search: StopStringSearch | None) -> None:
         self.job, self._search = job, search
+        self._columns = REPORTED + (job.params.logprobs or 0)
         self._tokens: list[int] = []
         self._logps: list[NDArray[np.float64]] = []
         self._ids: list[NDArray[np.int32]] = []
         self.match: StopMatch | None = None
         self.stopped = False
 
-    def take(self, output: EngineCoreOutput) -> bool:
-        """Note what a step drew; whether the response ends with it."""
-        if output.new_token_ids:
-            self._tokens += output.new_token_ids
-            self._logps.append(output.new_logprobs.logprobs)
-            if self.job.params.logprobs:
-                self._ids.append(output.new_logprobs.logprob_token_ids)
-            if self._search is not None:
-                self.match = self._search.push(output.new_token_ids[0])
-        self.stopped = self.match is not None or output.finish_reason == FinishReason.STOP
-        return self.match is not None or output.finish_reason is not None
+    def take(self, token: int, logprobs: LogprobsLists, row: int) -> None:
+        """Note what a step drew. Its log-probabilities have as many columns as the row that asks for most."""
+        self._tokens.append(token)
+        self._logps.append(logprobs.logprobs[row, : self._columns])
+        if self._columns > REPORTED:
+            self._ids.append(logprobs.logprob_token_ids[row, REPORTED : self._columns])
+        if self._search is not None:
+            self.match = self._search.push(token)
 
     def result(self) -> Ended:
-        columns = REPORTED + (self.job.params.logprobs or 0)
+        rows = len(self._tokens)
         return Ended(
             self.job.number,
             np.array(self._tokens, np.int32),
-            np.concatenate(self._logps)[:, :columns],
-            np.concatenate(self._ids)[:, REPORTED:columns] if self._ids else None,
-            self.stopped,
+            np.concatenate(self._logps).reshape(rows, -1),
+            np.concatenate(self._ids).reshape(rows, -1) if self._ids else None,
+            self.stopped or self.match is not None,
             self.match,
         )
 
