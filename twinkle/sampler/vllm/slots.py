@@ -7,7 +7,15 @@ and for all tokens but one in a block the answers are: nothing, none, nothing. O
 
 from typing import Any
 
+from vllm.v1.core.kv_cache_manager import KVCacheBlocks
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
+
+
+class _NoBlocks(KVCacheBlocks):  # type: ignore[misc]
+    """Knows that it is empty, without looking."""
+
+    def get_block_ids(self, allow_none: bool = False, **groups: Any) -> Any:
+        return None if allow_none else super().get_block_ids(**groups)
 
 
 def skip_idle_allocation(scheduler: Any) -> None:
@@ -17,7 +25,7 @@ def skip_idle_allocation(scheduler: Any) -> None:
     kinds = manager.coordinator.single_type_managers
     if len(kinds) != 1 or type(kinds[0]) is not FullAttentionManager or scheduler.connector is not None:
         return
-    allocate, nothing = manager.allocate_slots, manager.empty_kv_cache_blocks
+    allocate, nothing = manager.allocate_slots, _NoBlocks(manager.empty_kv_cache_blocks.blocks)
     blocks_of, size = kinds[0].req_to_blocks, kinds[0].block_size
 
     def allocate_slots(request: Any, num_new_tokens: int, *, num_lookahead_tokens: int = 0, **others: Any) -> Any:
