@@ -32,7 +32,9 @@ def made(folder: Path) -> Callable[[], Scheduler]:
         for name in os.environ:
             patch.setenv(name, os.environ[name])  # vLLM sets some for the process that it thinks is its own
         config = VllmConfig(
-            model_config=ModelConfig(model=str(folder), skip_tokenizer_init=True, dtype="float32"),
+            model_config=ModelConfig(
+                model=str(folder), skip_tokenizer_init=True, dtype="float32", max_model_len=LONGEST
+            ),
             scheduler_config=SchedulerConfig(
                 max_num_seqs=ROWS, max_num_batched_tokens=64, max_model_len=LONGEST, is_encoder_decoder=False,
                 async_scheduling=False,
