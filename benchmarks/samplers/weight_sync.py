@@ -20,6 +20,7 @@ from twinkle.loop.parts import RolloutReplica, TrainerRank
 from twinkle.loop.weight_sync import SyncFigures, Version, WeightSync
 from twinkle.model.config import LoraSettings, ModelConfig
 from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
+from twinkle.sampler.config import SamplerConfig
 
 ROUNDS = 15
 HASH_LIMIT = 10.0
@@ -29,7 +30,8 @@ FREE = GroupConfig(cpus_per_rank=0)
 
 def settings(folder: Path, mode: str, rank: int) -> TrainConfig:
     model = ModelConfig(id=str(folder), lora=LoraSettings(r=rank))
-    return TrainConfig(model=model, infra=InfraConfig(mode, threads=1, sampler=FREE, trainer=FREE))
+    short = SamplerConfig(max_tokens=8)  # the tiny model has 64 positions
+    return TrainConfig(model=model, sampler=short, infra=InfraConfig(mode, threads=1, sampler=FREE, trainer=FREE))
 
 
 @contextmanager

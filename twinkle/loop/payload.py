@@ -3,7 +3,7 @@
 import ctypes
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -17,6 +17,7 @@ from torch import Tensor
 from twinkle.errors import WeightSyncError
 
 ALIGNMENT = 64
+# One core reads nearly as fast as two do.
 MOST_THREADS = 4
 BYTES_OF_A_THREAD = 4 * 2**20
 
@@ -40,9 +41,9 @@ def digests_of(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     names = sorted(tensors)
     parts = _even_parts(names, [tensors[name].nbytes for name in names])
     if len(parts) == 1:
-        return _digests_of_part(tensors, names)
+        return {name: _digest(name, tensors[name], xxhash.xxh3_128_digest) for name in names}
     with ThreadPoolExecutor(len(parts), "digests") as pool:
-        found = pool.map(partial(_digests_of_part, tensors), parts)
+        found = pool.map(partial(_digests_beside_others, tensors), parts)
         return {name: digest for part in found for name, digest in part.items()}
 
 
@@ -54,7 +55,7 @@ def fingerprint_of(digests: Mapping[str, str]) -> str:
 def _even_parts(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
     """The names, in their order, in one part for each thread that is worth its start, with about as many bytes each."""
     total = sum(sizes)
-    threads = min(MOST_THREADS, os.cpu_count() or 1, total // BYTES_OF_A_THREAD)
+    threads = min(MOST_THREADS, (os.cpu_count() or 1) // 2, total // BYTES_OF_A_THREAD)
     if threads < 2:
         return [list(names)]
     parts: list[list[str]] = [[] for _ in range(threads)]
@@ -65,14 +66,20 @@ def _even_parts(names: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
     return [part for part in parts if part]
 
 
-def _digests_of_part(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, str]:
-    return {name: _digest(name, tensors[name]) for name in names}
+def _digests_beside_others(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, str]:
+    return {name: _digest(name, tensors[name], _content_beside_others) for name in names}
 
 
-def _digest(name: str, tensor: Tensor) -> str:
-    digest = xxhash.xxh3_128(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
-    digest.update(_bytes(tensor).data)
-    return digest.hexdigest()
+def _content_beside_others(content: memoryview) -> bytes:
+    """The same digest, half as long again in the making, without holding Python's lock."""
+    digest = xxhash.xxh3_128()
+    digest.update(content)
+    return digest.digest()
+
+
+def _digest(name: str, tensor: Tensor, digest_of: Callable[[memoryview], bytes]) -> str:
+    content = digest_of(_bytes(tensor).data)
+    return xxhash.xxh3_128_hexdigest(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode() + content)
 
 
 def _bytes(tensor: Tensor) -> "np.ndarray[Any, Any]":
