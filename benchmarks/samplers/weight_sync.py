@@ -23,6 +23,8 @@ from twinkle.model.tiny import make_tiny_opt, make_tiny_qwen2
 from twinkle.sampler.config import SamplerConfig
 
 ROUNDS = 15
+FIRST = 10
+"""Syncs before those that count: by then Ray's store mostly gives memory that both processes have mapped already."""
 HASH_LIMIT = 10.0
 TOLERANCE = 1e-4
 FREE = GroupConfig(cpus_per_rank=0)
@@ -54,11 +56,11 @@ def syncing(config: TrainConfig) -> Iterator[WeightSync]:
 
 
 def rounds(config: TrainConfig) -> tuple[float, list[SyncFigures]]:
-    """Megabytes of the payload, and every sync after the first two, which find their memory."""
+    """Megabytes of the payload, and every sync after the first ones, which find their memory."""
     with syncing(config) as sync:
         payload = sync.source.export(Version(0, 0))
         megabytes = sum(tensor.nbytes for tensor in payload.tensors.values()) / 1e6
-        return megabytes, [sync.publish(Version(0, step)) for step in range(ROUNDS + 2)][2:]
+        return megabytes, [sync.publish(Version(0, step)) for step in range(FIRST + ROUNDS)][FIRST:]
 
 
 def figures(folder: Path, mode: str, rank: int, *, limited: bool) -> list[Figure]:
