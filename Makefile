@@ -3,7 +3,7 @@
 #   make test           the tests, minutes            make test-learning   does reinforcement learning still learn?
 #   make check          ruff, mypy --strict, layers   make bench           the figures in benchmarks/results/
 #   make bench-queue    the queue beside TransferQueue 0.1.11 (in .venv-peer; about an hour)
-#   make bench-samplers TorchSampler and vLLMSampler beside generate, bare vLLM and twinkle-kit (in .venv-kit; half an hour)
+#   make bench-samplers TorchSampler and vLLMSampler beside generate, bare vLLM and twinkle-kit (in .venv-kit; ten minutes)
 #   make bench-operator 500 stacks on a real API server (make kube-assets first; minutes)
 #   make soak           ten minutes of SIGKILL for the queue's processes: nothing lost, nothing doubled (soak-short: one)
 #   make test-kube      the tests against a real API server, which it builds first (needs Go 1.26; kube-assets builds alone)
