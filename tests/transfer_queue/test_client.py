@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.transfer_queue.transport.serving import until
 from transfer_queue import (
     BackPressureError,
     BatchMeta,
@@ -61,12 +62,7 @@ def in_background(call: Callable[[], Any]) -> Callable[[], Any]:
 
 def wait_for_restart(controller: TransferQueueController) -> None:
     """Until the supervisor has heard of the controller that it brought back, whose clients may be served before."""
-    supervisor = controller._supervisor
-    for _ in range(1000):
-        if supervisor.restarts:
-            break
-        time.sleep(0.01)
-    assert supervisor.restarts == 1
+    until(lambda: controller._supervisor.restarts == 1)
 
 
 def wait_for_waiting(client: TransferQueueClient, task: str, count: int = 1) -> None:

@@ -46,9 +46,9 @@ def validate(files: Sequence[str], before: str | None = None, refused: Overrides
     for file in files:
         read, troubles = _read(file)
         valid += len(read)
-        for number, document in enumerate(read):
+        for document in read:
             troubles += _check(file, document, olds if before is not None else None, refused)
-            troubles += _doubled(file, document, read[:number])
+        troubles += _doubled(file, read)
         findings += sorted(set(troubles))
     for finding in findings:
         print(finding)
@@ -79,12 +79,15 @@ def _check(file: str, document: Document, olds: Iterable[Document] | None, refus
     ]
 
 
-def _doubled(file: str, document: Document, above: Iterable[Document]) -> Iterator[Finding]:
-    path = ("metadata", "name")
-    for other in above:
-        if next(_names(document.value)) is not None and _same(other.value, document.value):
-            problem = Problem(path, f"this stack stands in line {other.line(path)} already; kubectl takes the last")
-            yield Finding(label(file), document.line(path), problem.severity, problem.sentence)
+def _doubled(file: str, read: Iterable[Document]) -> Iterator[Finding]:
+    path, first = ("metadata", "name"), dict[str, int]()
+    for document in read:
+        names = list(_names(document.value))
+        line = document.line(path)
+        above = first.setdefault(repr(names), line)
+        if above != line and names[0] is not None:
+            problem = Problem(path, f"this stack stands in line {above} already; kubectl takes the last")
+            yield Finding(label(file), line, problem.severity, problem.sentence)
 
 
 def _concerns_run(path: tuple[str | int, ...]) -> bool:

@@ -40,10 +40,10 @@ def under_test(request: pytest.FixtureRequest, qwen2_folder: Path) -> Iterator[U
 def sampler(under_test: UnderTest) -> Iterator[Sampler]:
     """Without adapters before and after a test, in which no engine may die: what it was about would be drawn again."""
     yield under_test.sampler
-    engine = getattr(under_test.sampler, "_engine", None)
-    assert getattr(engine, "deaths", 0) == 0
     for name in under_test.sampler.adapter_names:
         under_test.sampler.remove_adapter(name)
+    engine = getattr(under_test.sampler, "_engine", None)
+    assert getattr(engine, "deaths", 0) == 0
 
 
 @pytest.fixture

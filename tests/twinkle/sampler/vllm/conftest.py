@@ -1,5 +1,7 @@
 """One engine for all tests of a process: it starts in seconds, and tests leave it as they found it."""
 
+import importlib
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +21,14 @@ def start(folder: Path, **settings: Any) -> Any:
     from twinkle.sampler.vllm_sampler import vLLMSampler
 
     return vLLMSampler(folder, **{"engine_args": ENGINE_ARGS, "max_adapters": 3, "max_lora_rank": 8} | settings)
+
+
+def imported(name: str) -> Any:
+    """A module of this folder that imports vLLM; skips the test where there is no vLLM."""
+    if find_spec("vllm") is None:
+        pytest.skip(NO_VLLM)
+    with warnings.catch_warnings(action="ignore"):  # of torch, about vLLM
+        return importlib.import_module(f"{__package__}.{name}")
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,7 @@
 """Rows that go on without an output of their own, beside the same rows with vLLM's own scheduler."""
 
-import importlib
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.twinkle.sampler.vllm.conftest import NO_VLLM
+from tests.twinkle.sampler.vllm.conftest import imported
 
 
 @pytest.fixture(scope="module")
 def stepping() -> Any:
     """The module ``stepping``."""
-    if find_spec("vllm") is None:
-        pytest.skip(NO_VLLM)
-    with warnings.catch_warnings(action="ignore"):  # of torch, about vLLM
-        return importlib.import_module("tests.twinkle.sampler.vllm.stepping")
+    return imported("stepping")
 
 
 @pytest.fixture(scope="module")

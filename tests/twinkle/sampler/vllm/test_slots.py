@@ -1,24 +1,18 @@
 """Rows that go on within their last block, beside the same rows with vLLM's own cache manager."""
 
-import importlib
-import warnings
-from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.twinkle.sampler.vllm.conftest import NO_VLLM
+from tests.twinkle.sampler.vllm.conftest import imported
 
 
 @pytest.fixture(scope="module")
 def cache() -> Any:
     """The module ``cache``."""
-    if find_spec("vllm") is None:
-        pytest.skip(NO_VLLM)
-    with warnings.catch_warnings(action="ignore"):  # of torch, about vLLM
-        return importlib.import_module("tests.twinkle.sampler.vllm.cache")
+    return imported("cache")
 
 
 def test_vllm_is_asked_only_for_a_token_that_begins_or_fills_a_block(cache: Any) -> None:
