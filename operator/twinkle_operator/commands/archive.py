@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import tarfile
+import sys
 import tempfile
 from pathlib import Path
-from typing import IO, Protocol, Self, cast
+from typing import IO, TYPE_CHECKING, Protocol, Self, cast
 
 from twinkle_operator.errors import OperatorError
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    import tarfile
+else:  # Debian 12 has 3.11.2, whose own knows no filter
+    from backports import tarfile
 
 CHUNK = 1 << 16
 KEPT_FREE = 1 << 30
